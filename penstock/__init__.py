@@ -1,0 +1,1 @@
+"""Penstock's client side: the SDK, the error tree and the generated stubs."""

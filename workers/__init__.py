@@ -1,0 +1,1 @@
+"""What runs beside a GPU: the serving agent and the Triton runtimes."""
