@@ -69,7 +69,7 @@ def read_ints(tensor: Tensor) -> Sequence[int]:
 
 
 def merge(groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Puts the rows of several calls' tensors one after another; all have the same names and shapes."""
+    """Puts several calls' rows one after another; all have the same names and row shapes."""
     if len(groups) == 1:
         return list(groups[0])
     return [

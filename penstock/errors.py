@@ -195,6 +195,16 @@ class Unimplemented(PenstockError):
         super().__init__(f"{method} is not served here", method=method)
 
 
+class ReaderStalled(PenstockError):
+    """The caller stopped reading its stream, so the stream was cut off."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "READER_STALLED"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"nothing was read from this stream for {seconds:.0f} s")
+
+
 # How much, how long
 
 

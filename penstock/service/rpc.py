@@ -1,4 +1,4 @@
-"""How a PenstockError becomes a gRPC status: the one place where errors leave a service (AIP-193)."""
+"""How a PenstockError becomes a gRPC status: the one place where errors leave (AIP-193)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PUSHBACK = "grpc-retry-pushback-ms"
 
 
 def status_of(error: PenstockError) -> status_pb2.Status:
-    """The error with its details: ErrorInfo always; BadRequest, RetryInfo, QuotaFailure where they apply."""
+    """The error with ErrorInfo, and BadRequest, RetryInfo and QuotaFailure where they apply."""
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     details: list[Any] = [info]
     if error.violations:

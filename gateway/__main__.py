@@ -1,0 +1,45 @@
+"""``python -m gateway``: one gateway process, or several that share the port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+import uvloop
+
+from gateway.processes import run_processes
+from gateway.server import Gateway
+from gateway.settings import GatewaySettings
+from penstock.service.settings import read_settings
+from penstock.service.telemetry import configure_logging
+
+log = logging.getLogger("gateway")
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serves until SIGTERM or SIGINT, then drains."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    gateway = Gateway(settings)
+    address = await gateway.start()
+    log.info("serving", extra={"address": address, "region": settings.region})
+    await stopping.wait()
+    log.info("draining", extra={"seconds": settings.drain_seconds})
+    await gateway.stop()
+    log.info("stopped")
+
+
+def main() -> None:
+    """Reads the settings and serves."""
+    settings = read_settings(GatewaySettings)
+    configure_logging(settings.log_level)
+    if settings.processes > 1:
+        raise SystemExit(run_processes(settings))
+    uvloop.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

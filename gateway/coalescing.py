@@ -1,0 +1,289 @@
+"""Natural batching: while replicas are busy, calls for one model wait and leave as one call.
+
+An idle replica gets a call at once; there is no timer. A merged call is capped by rows and, through
+the measured speed of the model, by the time it may keep others waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway import tensors
+from gateway.calls import Call
+from gateway.routing import ModelLoad, Replica, Router
+from gateway.tensors import Tensor
+from gateway.upstream import ReplicaLost, infer_request, output_tensors
+from penstock.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidArgument,
+    NoReplica,
+    Overloaded,
+    PenstockError,
+    ReplicaUnavailable,
+)
+
+log = logging.getLogger(__name__)
+
+MERGED_SECONDS = 0.1
+"""How long a merged call should keep a replica busy at most, as far as speed is known."""
+SPEED_MEMORY = 0.2
+"""Weight of the newest measurement in a lane's moving average of seconds a cost unit."""
+STANDARD_TIER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of one member of a merged call, answered."""
+
+    outputs: list[Tensor]
+    replica: str
+    region: str
+    queue_seconds: float
+    inference_seconds: float
+
+
+class Member:
+    """One caller's rows on their way through a lane."""
+
+    __slots__ = (
+        "alone",
+        "batch",
+        "call",
+        "cost",
+        "future",
+        "inputs",
+        "queued",
+        "retried",
+        "rows",
+        "tier",
+    )
+
+    def __init__(self, rows: int, inputs: Sequence[Tensor], call: Call, tier: int) -> None:
+        self.rows = rows
+        self.inputs = inputs
+        self.call = call
+        self.tier = tier
+        self.cost = sum(len(tensor.data) for tensor in inputs)
+        self.future: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+        self.queued = time.monotonic()
+        self.batch: Batch | None = None
+        self.alone = False
+        self.retried = False
+
+
+class Batch:
+    """A merged call in flight."""
+
+    __slots__ = ("left", "members", "task")
+
+    def __init__(self, members: list[Member]) -> None:
+        self.members = members
+        self.left = len(members)
+        self.task: asyncio.Task[None] | None = None
+        for member in members:
+            member.batch = self
+
+    def leave(self) -> None:
+        """One member lost interest; the call ends when the last one has."""
+        self.left -= 1
+        if self.left == 0 and self.task is not None:
+            self.task.cancel()
+
+
+class Lane:
+    """The queue of one model version: highest tier first, first come first served within it."""
+
+    def __init__(self, model: str, triton_name: str, max_rows: int, router: Router) -> None:
+        self._model = model
+        self._triton_name = triton_name
+        self._max_rows = max_rows
+        self._router = router
+        self._queue: list[tuple[int, int, Member]] = []
+        self._arrivals = 0
+        self._queued_cost = 0
+        self._seconds_per_cost = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def cost_cap(self) -> float:
+        """The cost that keeps a replica busy for MERGED_SECONDS; infinite until speed is known."""
+        return MERGED_SECONDS / self._seconds_per_cost if self._seconds_per_cost else float("inf")
+
+    async def submit(self, rows: int, inputs: Sequence[Tensor], call: Call, tier: int) -> Part:
+        """Answers the rows; at most ``max_rows`` of them.
+
+        Raises NoReplica, ReplicaUnavailable, Overloaded, DeadlineExceeded, InvalidArgument.
+        """
+        member = Member(rows, inputs, call, tier or STANDARD_TIER)
+        remaining = call.deadline - member.queued
+        self._refuse_hopeless(remaining)
+        self._push(member)
+        timer = asyncio.get_running_loop().call_later(remaining, _expire, member)
+        self.pump()
+        try:
+            return await member.future
+        finally:
+            timer.cancel()
+            if member.future.cancelled() and member.batch is not None:
+                member.batch.leave()
+
+    def pump(self) -> None:
+        """Sends what can be sent now; called whenever a slot or a replica may have come free."""
+        while self._queue:
+            replica = self._router.pick(self._triton_name, free_only=True)
+            if replica is None:
+                if not self._router.usable(self._triton_name):
+                    self._fail_queue()
+                return
+            members = self._take()
+            if members:
+                batch = Batch(members)
+                load = self._router.begin(replica, self._triton_name)
+                batch.task = asyncio.create_task(self._send(batch, replica, load))
+                self._tasks.add(batch.task)
+                batch.task.add_done_callback(self._tasks.discard)
+
+    def _refuse_hopeless(self, remaining: float) -> None:
+        if remaining <= 0:
+            raise DeadlineExceeded
+        wait = self._queued_cost * self._seconds_per_cost
+        wait /= self._router.slots(self._triton_name) or 1
+        if wait > remaining:
+            raise Overloaded(
+                f"{self._model!r} is busy for about {wait:.1f} s, longer than the deadline leaves",
+                retry_after_seconds=wait,
+            )
+
+    def _push(self, member: Member) -> None:
+        self._arrivals += 1
+        self._queued_cost += member.cost
+        heapq.heappush(self._queue, (member.tier, self._arrivals, member))
+
+    def _take(self) -> list[Member]:
+        members: list[Member] = []
+        rows, cost, cap = 0, 0, self.cost_cap
+        while self._queue:
+            member = self._queue[0][2]
+            if member.future.done():
+                heapq.heappop(self._queue)
+                self._queued_cost -= member.cost
+                continue
+            full = rows + member.rows > self._max_rows or cost + member.cost > cap
+            if members and (full or member.alone or not _alike(members[0], member)):
+                break
+            heapq.heappop(self._queue)
+            self._queued_cost -= member.cost
+            members.append(member)
+            rows += member.rows
+            cost += member.cost
+            if member.alone:
+                break
+        return members
+
+    async def _send(self, batch: Batch, replica: Replica, load: ModelLoad) -> None:
+        lost = False
+        try:
+            await self._infer(batch, replica)
+        except ReplicaLost as error:
+            lost = True
+            log.warning("replica lost", extra={"replica": replica.id, "cause": str(error)})
+        except InvalidArgument as error:
+            self._refuse(batch, error)
+        except PenstockError as error:
+            if isinstance(error, InternalError):
+                log.error("inference failed", extra={"replica": replica.id, "cause": str(error)})
+                error = InternalError()
+            _settle(batch.members, error)
+        except Exception:
+            log.exception("inference failed", extra={"replica": replica.id})
+            _settle(batch.members, InternalError())
+        finally:
+            self._router.end(load, lost=lost)
+            if lost:
+                self._retry_elsewhere(batch)
+            self.pump()
+
+    async def _infer(self, batch: Batch, replica: Replica) -> None:
+        members = batch.members
+        rows = [member.rows for member in members]
+        sent = time.monotonic()
+        timeout = max(member.call.deadline for member in members) - sent
+        request = infer_request(
+            self._triton_name,
+            sum(rows),
+            tensors.merge([member.inputs for member in members]),
+            {
+                "priority": members[0].tier,
+                "timeout": max(1, int(timeout * 1e6)),
+                **({"traceparent": trace} if (trace := members[0].call.traceparent) else {}),
+            },
+        )
+        response = await replica.connection.infer(request, timeout)
+        took = time.monotonic() - sent
+        self._learn(took, sum(member.cost for member in members))
+        outputs = output_tensors(response, batched=True)
+        parts = zip(*[tensors.split(output, rows) for output in outputs], strict=True)
+        for member, part in zip(members, parts, strict=True):
+            if not member.future.done():
+                member.future.set_result(
+                    Part(list(part), replica.id, replica.region, sent - member.queued, took)
+                )
+
+    def _learn(self, seconds: float, cost: int) -> None:
+        measured = seconds / max(1, cost)
+        known = self._seconds_per_cost or measured
+        self._seconds_per_cost = known + SPEED_MEMORY * (measured - known)
+
+    def _refuse(self, batch: Batch, error: InvalidArgument) -> None:
+        if len(batch.members) == 1:
+            _settle(batch.members, error)
+            return
+        for member in batch.members:
+            member.alone = True
+            self._requeue(member)
+
+    def _retry_elsewhere(self, batch: Batch) -> None:
+        for member in batch.members:
+            again = not member.retried and self._router.usable(self._triton_name)
+            if again and self._router.may_retry():
+                member.retried = True
+                self._requeue(member)
+            else:
+                _settle([member], ReplicaUnavailable(self._model))
+
+    def _requeue(self, member: Member) -> None:
+        if not member.future.done():
+            member.batch = None
+            self._push(member)
+
+    def _fail_queue(self) -> None:
+        for _, _, member in self._queue:
+            _settle([member], NoReplica(self._model))
+        self._queue.clear()
+        self._queued_cost = 0
+
+
+def _alike(one: Member, other: Member) -> bool:
+    return one.tier == other.tier and all(
+        a.name == b.name and a.shape == b.shape
+        for a, b in zip(one.inputs, other.inputs, strict=False)
+    )
+
+
+def _settle(members: Sequence[Member], error: PenstockError) -> None:
+    for member in members:
+        if not member.future.done():
+            member.future.set_exception(error)
+
+
+def _expire(member: Member) -> None:
+    if not member.future.done():
+        member.future.set_exception(DeadlineExceeded())
+        if member.batch is not None:
+            member.batch.leave()

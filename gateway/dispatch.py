@@ -1,0 +1,174 @@
+"""From a model's name to its answer: resolve the version, run it merged with others, or stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway import tensors
+from gateway.calls import Call
+from gateway.catalog import Catalog, Target
+from gateway.coalescing import STANDARD_TIER, Lane, Part
+from gateway.routing import Router
+from gateway.tensors import Tensor
+from gateway.upstream import ReplicaLost, infer_request, output_tensors
+from penstock.errors import (
+    DeadlineExceeded,
+    InternalError,
+    NoReplica,
+    ReplicaUnavailable,
+    TaskMismatch,
+    TierNotAllowed,
+)
+
+log = logging.getLogger(__name__)
+
+TIER_NAMES = ("", "interactive", "standard", "batch", "best effort")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a replica answered, by output name."""
+
+    outputs: Mapping[str, Tensor]
+    replica: str
+    region: str
+    queue_seconds: float
+    inference_seconds: float
+
+
+class Dispatch:
+    """Runs models for the handlers; the only way from a handler to a replica."""
+
+    def __init__(self, catalog: Catalog, router: Router, stream_gap_seconds: float) -> None:
+        self._catalog = catalog
+        self._router = router
+        self._stream_gap_seconds = stream_gap_seconds
+        self._lanes: dict[str, Lane] = {}
+        catalog.on_change(self._pump)
+
+    def resolve(self, model: str, version: str, tasks: frozenset[str], call: Call) -> Target:
+        """The version that answers this call; an empty ``version`` follows the traffic weights.
+
+        Raises ModelNotFound, VersionNotFound, TaskMismatch (an empty ``tasks`` allows all).
+        """
+        target = self._catalog.target(model, version, call.principal)
+        if tasks and target.spec.task not in tasks:
+            raise TaskMismatch(model, target.spec.task, call.method.rpartition("/")[2])
+        call.model, call.model_version = target.model, target.version
+        return target
+
+    async def infer(
+        self, target: Target, rows: int, inputs: Sequence[Tensor], call: Call, *, tier: int = 0
+    ) -> Answer:
+        """Runs the rows and answers in their order; many rows travel as several calls.
+
+        Raises NoReplica, ReplicaUnavailable, Overloaded, DeadlineExceeded, InvalidArgument.
+        """
+        tier = _allowed_tier(tier, call)
+        lane = self._lane(target)
+        cost = sum(len(tensor.data) for tensor in inputs)
+        most = min(target.spec.max_batch, max(1, int(rows * min(1.0, lane.cost_cap / (cost or 1)))))
+        if rows <= most:
+            part = await lane.submit(rows, inputs, call, tier)
+            call.replica = part.replica
+            return Answer(
+                {tensor.name: tensor for tensor in part.outputs},
+                part.replica,
+                part.region,
+                part.queue_seconds,
+                part.inference_seconds,
+            )
+        return await self._infer_chunks(lane, rows, most, inputs, call, tier)
+
+    async def stream(
+        self, target: Target, inputs: Sequence[Tensor], call: Call, *, tier: int = 0
+    ) -> AsyncIterator[Answer]:
+        """Runs a decoupled model; yields each message and cancels the model when left early.
+
+        Raises NoReplica, ReplicaUnavailable, DeadlineExceeded, InvalidArgument.
+        """
+        tier = _allowed_tier(tier, call)
+        replica = self._router.pick(target.triton_name, free_only=False)
+        if replica is None:
+            raise NoReplica(target.model)
+        call.replica = replica.id
+        timeout = call.remaining()
+        parameters: dict[str, int | str] = {"priority": tier or STANDARD_TIER}
+        if call.traceparent:
+            parameters["traceparent"] = call.traceparent
+        request = infer_request(target.triton_name, None, inputs, parameters)
+        load = self._router.begin(replica, target.triton_name)
+        messages = replica.connection.stream(request, timeout)
+        sent, lost = time.monotonic(), False
+        try:
+            while True:
+                async with asyncio.timeout(self._stream_gap_seconds):
+                    message = await anext(messages, None)
+                if message is None:
+                    return
+                outputs = {t.name: t for t in output_tensors(message, batched=False)}
+                elapsed = time.monotonic() - sent
+                yield Answer(outputs, replica.id, replica.region, 0.0, elapsed)
+        except ReplicaLost as error:
+            lost = True
+            log.warning("replica lost", extra={"replica": replica.id, "cause": str(error)})
+            raise ReplicaUnavailable(target.model) from error
+        except InternalError as error:
+            log.error("stream failed", extra={"replica": replica.id, "cause": str(error)})
+            raise InternalError from error
+        except TimeoutError:
+            lost = True
+            if call.remaining() <= 0:
+                raise DeadlineExceeded from None
+            raise ReplicaUnavailable(target.model) from None
+        finally:
+            await messages.aclose()
+            self._router.end(load, lost=lost)
+
+    async def _infer_chunks(
+        self, lane: Lane, rows: int, most: int, inputs: Sequence[Tensor], call: Call, tier: int
+    ) -> Answer:
+        counts = [min(most, rows - start) for start in range(0, rows, most)]
+        chunks = zip(*[tensors.split(tensor, counts) for tensor in inputs], strict=True)
+        tasks = [
+            asyncio.create_task(lane.submit(count, chunk, call, tier))
+            for count, chunk in zip(counts, chunks, strict=True)
+        ]
+        try:
+            parts: list[Part] = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        call.replica = parts[0].replica
+        merged = tensors.merge([part.outputs for part in parts])
+        return Answer(
+            {tensor.name: tensor for tensor in merged},
+            parts[0].replica,
+            parts[0].region,
+            max(part.queue_seconds for part in parts),
+            sum(part.inference_seconds for part in parts),
+        )
+
+    def _lane(self, target: Target) -> Lane:
+        lane = self._lanes.get(target.triton_name)
+        if lane is None:
+            lane = Lane(target.model, target.triton_name, target.spec.max_batch, self._router)
+            self._lanes[target.triton_name] = lane
+        return lane
+
+    def _pump(self) -> None:
+        for lane in self._lanes.values():
+            lane.pump()
+
+
+def _allowed_tier(tier: int, call: Call) -> int:
+    highest = call.principal.highest_tier
+    if tier == 0:
+        return max(STANDARD_TIER, highest)
+    if tier < highest:
+        raise TierNotAllowed(TIER_NAMES[tier], TIER_NAMES[highest])
+    return tier

@@ -1,0 +1,45 @@
+"""Every knob of the gateway."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from penstock.service.settings import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    """Read from PENSTOCK_GATEWAY_* variables."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_GATEWAY_")
+
+    listen: str = "127.0.0.1:8400"
+    """host:port of the gRPC server; port 0 takes a free one."""
+    processes: int = Field(default=1, ge=1, le=256)
+    """Server processes that share the port; one a core is a good number."""
+    share_port: bool = False
+    """Whether other gateway processes listen on the same port; each of them sets it."""
+    key_pepper: SecretStr = Field(min_length=16)
+    """Secret mixed into the stored form of API keys; at least 16 characters."""
+    tls_certificate: str = ""
+    """PEM file of the certificate chain; read again when it changes. Empty serves plaintext."""
+    tls_private_key: str = ""
+    """PEM file of the certificate's key."""
+    default_deadline_seconds: float = Field(default=60.0, gt=0)
+    """Deadline of a unary call whose caller set none."""
+    default_stream_deadline_seconds: float = Field(default=600.0, gt=0)
+    """Deadline of a streaming call whose caller set none."""
+    longest_deadline_seconds: float = Field(default=3600.0, gt=0)
+    """No call may run longer, whatever its caller asks for."""
+    stream_gap_seconds: float = Field(default=30.0, gt=0)
+    """A model that is silent for longer in the middle of a stream is given up."""
+    stalled_reader_seconds: float = Field(default=30.0, gt=0)
+    """A caller that does not read its stream for longer is cut off."""
+    max_message_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    """Largest request message."""
+    max_metadata_bytes: int = Field(default=16 * 1024, gt=0)
+    """Largest request metadata."""
+    max_concurrent_streams: int = Field(default=1024, gt=0)
+    """Open calls on one connection."""
+    drain_seconds: float = Field(default=20.0, ge=0)
+    """How long open calls may finish after SIGTERM."""
