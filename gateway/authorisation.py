@@ -87,6 +87,8 @@ SCOPES: Mapping[str, str] = {
 def authorise(principal: Principal, scope: str) -> None:
     """Lets the call pass or raises ScopeMissing; ``family:*`` and ``*`` cover several scopes."""
     held = principal.scopes
+    if not scope:
+        raise ScopeMissing("none: the method is not open to callers")
     if scope in held or "*" in held or f"{scope.partition(':')[0]}:*" in held:
         return
     raise ScopeMissing(scope)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway import tensors
@@ -86,7 +86,7 @@ class Dispatch:
 
     async def stream(
         self, target: Target, inputs: Sequence[Tensor], call: Call, *, tier: int = 0
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer, None]:
         """Runs a decoupled model; yields each message and cancels the model when left early.
 
         Raises NoReplica, ReplicaUnavailable, DeadlineExceeded, InvalidArgument.

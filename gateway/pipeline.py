@@ -165,7 +165,7 @@ class Pipeline:
     async def _begin(
         self, method: Method, context: Context, request_id: str, started: float
     ) -> Call:
-        metadata = _single(context.invocation_metadata() or ())
+        metadata = _single(tuple(context.invocation_metadata() or ()))
         principal = await self._identifier.identify(metadata)
         authorise(principal, method.scope)
         await self._limits.admit(principal)

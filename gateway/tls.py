@@ -20,7 +20,10 @@ class Certificates:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials that follow the files; raises OSError when they cannot be read now."""
-        return grpc.dynamic_ssl_server_credentials(self._read(), self._reread)
+        return grpc.dynamic_ssl_server_credentials(
+            self._read(),
+            self._reread,  # type: ignore[arg-type]  # None is documented: keep the present one
+        )
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         pair = (self._private_key.read_bytes(), self._certificate.read_bytes())

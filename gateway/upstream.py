@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -59,7 +59,7 @@ class Connection:
 
     async def stream(
         self, request: service_pb2.ModelInferRequest, seconds: float
-    ) -> AsyncIterator[service_pb2.ModelInferResponse]:
+    ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
         """Runs a decoupled model on a stream of its own, which is always cancelled at the end."""
         call = self._stub.ModelStreamInfer(timeout=seconds)
         try:

@@ -54,8 +54,8 @@ class PenstockError(Exception):
 class InternalError(PenstockError):
     """Something broke on the server; the details are in its log under the request id."""
 
-    def __init__(self, message: str = "internal error", **metadata: str) -> None:
-        super().__init__(message, **metadata)
+    def __init__(self, message: str = "internal error") -> None:
+        super().__init__(message)
 
 
 # Who is calling
@@ -67,8 +67,8 @@ class Unauthenticated(PenstockError):
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = "CREDENTIALS_INVALID"
 
-    def __init__(self, message: str = "the credentials are not valid", **metadata: str) -> None:
-        super().__init__(message, **metadata)
+    def __init__(self, message: str = "the credentials are not valid") -> None:
+        super().__init__(message)
 
 
 class CredentialsMissing(Unauthenticated):
@@ -145,14 +145,12 @@ class InvalidArgument(PenstockError):
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "FIELD_INVALID"
 
-    def __init__(
-        self, message: str = "", *, violations: Sequence[FieldViolation] = (), **metadata: str
-    ) -> None:
+    def __init__(self, message: str = "", *, violations: Sequence[FieldViolation] = ()) -> None:
         if not message:
             message = "; ".join(f"{v.field}: {v.description}" for v in violations[:3])
             if len(violations) > 3:
                 message += f"; and {len(violations) - 3} more"
-        super().__init__(message, violations=violations, **metadata)
+        super().__init__(message, violations=violations)
 
 
 class InputTooLong(InvalidArgument):
@@ -238,8 +236,8 @@ class DeadlineExceeded(PenstockError):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
 
-    def __init__(self, message: str = "the deadline passed", **metadata: str) -> None:
-        super().__init__(message, **metadata)
+    def __init__(self, message: str = "the deadline passed") -> None:
+        super().__init__(message)
 
 
 class Cancelled(PenstockError):
