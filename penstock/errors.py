@@ -139,6 +139,24 @@ class VersionNotFound(NotFound):
         )
 
 
+class AlreadyExists(PenstockError):
+    """The name is taken by something else."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = "ALREADY_EXISTS"
+
+
+class VersionExists(AlreadyExists):
+    """The model has such a version, with other contents: versions never change."""
+
+    reason = "VERSION_EXISTS"
+
+    def __init__(self, model: str, version: str) -> None:
+        super().__init__(
+            f"version {version!r} of {model!r} is another package", model=model, version=version
+        )
+
+
 class InvalidArgument(PenstockError):
     """The request is malformed; every violation is listed at once."""
 
@@ -170,6 +188,17 @@ class FailedPrecondition(PenstockError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "FAILED_PRECONDITION"
+
+
+class VersionInUse(FailedPrecondition):
+    """The version takes traffic that another version could take: move it there first."""
+
+    reason = "VERSION_IN_USE"
+
+    def __init__(self, model: str, version: str) -> None:
+        super().__init__(
+            f"version {version!r} of {model!r} takes traffic", model=model, version=version
+        )
 
 
 class TaskMismatch(FailedPrecondition):

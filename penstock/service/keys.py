@@ -29,6 +29,10 @@ def replica(replica_id: str) -> str:
     return f"penstock:replica:{replica_id}"
 
 
+FAILURES = "penstock:failures"
+"""Set of ``<name>:<version>`` that could not be loaded. Permanent; swept like REPLICAS."""
+
+
 def failed(name: str, version: str) -> str:
     """Why a version cannot be loaded, as text. Expires unless the failure is seen again."""
     return f"penstock:failed:{name}:{version}"

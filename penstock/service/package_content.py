@@ -45,9 +45,9 @@ def refuse_content(directory: Path, name: str) -> None:
     """Raises PackageInvalid unless the file's name and first bytes are those of plain data."""
     suffix = PurePosixPath(name).suffix.lower()
     if suffix in PICKLED:
-        raise PackageInvalid(f"{name}: {suffix} files can run code; use safetensors", file=name)
+        raise PackageInvalid(f"{name}: {suffix} files can run code; use safetensors")
     if suffix in CODE:
-        raise PackageInvalid(f"{name}: a package may not hold programs", file=name)
+        raise PackageInvalid(f"{name}: a package may not hold programs")
     path = directory / name
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
@@ -56,11 +56,11 @@ def refuse_content(directory: Path, name: str) -> None:
         return
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
-            raise PackageInvalid(f"{name} is {kind}", file=name)
+            raise PackageInvalid(f"{name} is {kind}")
     if _is_zlib(head):
-        raise PackageInvalid(f"{name} is compressed", file=name)
+        raise PackageInvalid(f"{name} is compressed")
     if is_pickle(head):
-        raise PackageInvalid(f"{name} is a pickle", file=name)
+        raise PackageInvalid(f"{name} is a pickle")
 
 
 def is_pickle(head: bytes) -> bool:
@@ -90,7 +90,7 @@ def _check_safetensors(path: Path, name: str) -> None:
         prefix = file.read(_LENGTH.size)
         length = _LENGTH.unpack(prefix)[0] if len(prefix) == _LENGTH.size else size
         if length > min(size - _LENGTH.size, 100 << 20):
-            raise PackageInvalid(f"{name} is not a safetensors file", file=name)
+            raise PackageInvalid(f"{name} is not a safetensors file")
         header = file.read(length)
     try:
         tensors = json.loads(header)
@@ -104,7 +104,7 @@ def _check_safetensors(path: Path, name: str) -> None:
         if _LENGTH.size + length + end != size:
             raise ValueError("the file is longer or shorter than its tensors")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PackageInvalid(f"{name} is not a safetensors file", file=name) from error
+        raise PackageInvalid(f"{name} is not a safetensors file") from error
 
 
 def _is_zlib(head: bytes) -> bool:

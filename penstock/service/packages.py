@@ -137,12 +137,12 @@ def read_spec(directory: Path) -> ModelSpec:
     try:
         return ModelSpec.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
-        raise PackageInvalid(f"{MODEL_FILE} is not YAML", file=MODEL_FILE) from error
+        raise PackageInvalid(f"{MODEL_FILE} is not YAML") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         message = f"{MODEL_FILE}: {where + ': ' if where else ''}{first['msg']}"
-        raise PackageInvalid(message, file=MODEL_FILE) from error
+        raise PackageInvalid(message) from error
 
 
 def write_package(directory: Path, spec: ModelSpec) -> str:
@@ -174,24 +174,22 @@ def verify_package(directory: Path, digest: str | None) -> ModelSpec:
     or code, by name or by content; a model.yaml that does not describe a model.
     """
     if digest is not None and package_digest(directory) != digest:
-        raise PackageInvalid(
-            f"{MANIFEST_FILE} is not the one that was registered", file=MANIFEST_FILE
-        )
+        raise PackageInvalid(f"{MANIFEST_FILE} is not the one that was registered")
     expected = _read_manifest(directory)
     found = set(_files(directory)) - {MANIFEST_FILE}
     for name in sorted(found - expected.keys()):
-        raise PackageInvalid(f"{name} is not in {MANIFEST_FILE}", file=name)
+        raise PackageInvalid(f"{name} is not in {MANIFEST_FILE}")
     for name, checksum in expected.items():
         if name not in found:
-            raise PackageInvalid(f"{name} is in {MANIFEST_FILE} but missing", file=name)
+            raise PackageInvalid(f"{name} is in {MANIFEST_FILE} but missing")
         refuse_content(directory, name)
         if _sha256(directory / name) != checksum:
-            raise PackageInvalid(f"{name} has changed since the package was made", file=name)
+            raise PackageInvalid(f"{name} has changed since the package was made")
     if MODEL_FILE not in expected:
-        raise PackageInvalid(f"{MODEL_FILE} is not in {MANIFEST_FILE}", file=MODEL_FILE)
+        raise PackageInvalid(f"{MODEL_FILE} is not in {MANIFEST_FILE}")
     spec = read_spec(directory)
     if spec.weights and spec.weights not in expected:
-        raise PackageInvalid(f"weights {spec.weights} are missing", file=spec.weights)
+        raise PackageInvalid(f"weights {spec.weights} are missing")
     return spec
 
 
@@ -214,14 +212,12 @@ def _read_manifest(directory: Path) -> dict[str, str]:
     for line in _read_text(directory, MANIFEST_FILE).split("\n")[:-1]:
         match = _LINE.fullmatch(line)
         if match is None:
-            raise PackageInvalid(f"{MANIFEST_FILE} has a malformed line", file=MANIFEST_FILE)
+            raise PackageInvalid(f"{MANIFEST_FILE} has a malformed line")
         name = match[2]
         if not _stays_inside(name):
-            raise PackageInvalid(
-                f"{MANIFEST_FILE} names {name!r}, outside the package", file=MANIFEST_FILE
-            )
+            raise PackageInvalid(f"{MANIFEST_FILE} names {name!r}, outside the package")
         if name <= previous or name == MANIFEST_FILE:
-            raise PackageInvalid(f"{MANIFEST_FILE} is not sorted", file=MANIFEST_FILE)
+            raise PackageInvalid(f"{MANIFEST_FILE} is not sorted")
         expected[name] = match[1]
         previous = name
     return expected
@@ -235,12 +231,12 @@ def _stays_inside(name: str) -> bool:
 def _files(directory: Path, prefix: str = "") -> Iterator[str]:
     """Names of all files below, refusing whatever is neither file nor directory."""
     if not directory.is_dir():
-        raise PackageInvalid("the package is not a directory", file=".")
+        raise PackageInvalid("the package is not a directory")
     with os.scandir(directory / prefix) as entries:
         for entry in entries:
             name = prefix + entry.name
             if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
-                raise PackageInvalid(f"{name} is a link or a special file", file=name)
+                raise PackageInvalid(f"{name} is a link or a special file")
             if entry.is_dir():
                 yield from _files(directory, name + "/")
             else:
@@ -252,10 +248,10 @@ def _read_text(directory: Path, name: str) -> str:
         with _open(directory / name) as file:
             content = file.read(MAX_TEXT_BYTES + 1)
         if len(content) > MAX_TEXT_BYTES:
-            raise PackageInvalid(f"{name} is larger than {MAX_TEXT_BYTES} bytes", file=name)
+            raise PackageInvalid(f"{name} is larger than {MAX_TEXT_BYTES} bytes")
         return content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise PackageInvalid(f"{name} is missing or cannot be read", file=name) from error
+        raise PackageInvalid(f"{name} is missing or cannot be read") from error
 
 
 def _sha256(path: Path) -> str:
@@ -268,7 +264,7 @@ def _open(path: Path) -> BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise PackageInvalid(f"{path.name} is not a regular file", file=path.name)
+        raise PackageInvalid(f"{path.name} is not a regular file")
     return os.fdopen(descriptor, "rb")
 
 
