@@ -89,10 +89,11 @@ def submit(lane: Lane, *values: float, seconds: float = 30.0, tier: int = 2) -> 
 async def hold(lane: Lane, replica: ScriptedReplica) -> list[asyncio.Task[Part]]:
     """Fills the replica's two allowed calls, so that what comes next must wait."""
     replica.gate.clear()
+    before = len(replica.requests)
     held = []
     for value in (100.0, 200.0):
         held.append(submit(lane, value))
-        await until(lambda: len(replica.requests) == len(held))
+        await until(lambda: len(replica.requests) == before + len(held))
     return held
 
 

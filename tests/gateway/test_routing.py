@@ -1,0 +1,86 @@
+"""Which replica is picked, and which is left alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from gateway import routing
+from gateway.routing import Router
+from penstock.service.registry import ReplicaRecord, ServedModel
+
+MODEL = "echo--1"
+
+
+def record(name: str, region: str = "here", endpoint: str = "127.0.0.1:1") -> ReplicaRecord:
+    served = ServedModel(name="echo", version="1", triton_name=MODEL, instances=1, max_batch=8)
+    return ReplicaRecord(id=name, endpoint=endpoint, region=region, models=(served,))
+
+
+def picks(router: Router, times: int, *, free_only: bool = False) -> Counter[str]:
+    """Who is picked, each pick staying in flight."""
+    found: Counter[str] = Counter()
+    for _ in range(times):
+        replica = router.pick(MODEL, free_only=free_only)
+        if replica is not None:
+            router.begin(replica, MODEL)
+            found[replica.id] += 1
+    return found
+
+
+async def test_work_spreads_over_all_replicas() -> None:
+    router = Router("here")
+    router.update([record(name) for name in "abcd"])
+    found = picks(router, 400)
+    assert set(found) == set("abcd")
+    assert max(found.values()) - min(found.values()) <= 8
+
+
+async def test_near_replicas_come_first_and_far_ones_when_near_ones_are_full() -> None:
+    router = Router("here")
+    router.update([record("near"), record("far", region="there")])
+    assert picks(router, 4, free_only=True) == {"near": 2, "far": 2}
+    assert router.pick(MODEL, free_only=True) is None
+
+
+async def test_a_lost_replica_is_skipped_for_a_growing_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("gateway.routing.time.monotonic", lambda: now)
+    router = Router("here")
+    router.update([record("only")])
+    for pause in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0):
+        replica = router.pick(MODEL, free_only=True)
+        assert replica is not None
+        router.end(router.begin(replica, MODEL), lost=True)
+        assert not router.usable(MODEL)
+        now += pause - 0.01
+        assert router.pick(MODEL, free_only=True) is None
+        now += 0.02
+        assert router.usable(MODEL)
+
+
+async def test_a_replica_keeps_its_load_when_the_registry_is_read_again() -> None:
+    router = Router("here")
+    router.update([record("only")])
+    assert picks(router, 5, free_only=True) == {"only": 2}
+    router.update([record("only")])
+    assert router.pick(MODEL, free_only=True) is None
+    router.update([record("only", endpoint="127.0.0.1:2")])
+    assert router.pick(MODEL, free_only=True) is not None
+    router.update([])
+    assert router.count(MODEL) == 0
+
+
+async def test_retries_are_a_fifth_of_successes() -> None:
+    router = Router("here")
+    router.update([record("only")])
+    granted = sum(router.may_retry() for _ in range(100))
+    assert granted == routing.MOST_SAVED_RETRIES
+    replica = router.pick(MODEL, free_only=True)
+    assert replica is not None
+    for _ in range(50):
+        router.end(router.begin(replica, MODEL), lost=False)
+    assert sum(router.may_retry() for _ in range(100)) in (9, 10)
