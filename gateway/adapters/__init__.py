@@ -1,0 +1,1 @@
+"""Between our messages and a model's tensors, one file a family of tasks."""

@@ -1,0 +1,70 @@
+"""Generate: a prompt or a chat to the inputs of a streaming model, and its messages back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gateway.adapters.signatures import GENERATION
+from gateway.dispatch import Answer
+from gateway.tensors import Tensor, bytes_tensor, read_bytes, read_ints
+from penstock.api.inference.v1 import inference_pb2 as pb
+
+TASKS = frozenset({GENERATION})
+
+_ROLES = {
+    pb.CHAT_ROLE_SYSTEM: "system",
+    pb.CHAT_ROLE_USER: "user",
+    pb.CHAT_ROLE_ASSISTANT: "assistant",
+}
+_FINISH_REASONS: Mapping[bytes, pb.FinishReason.ValueType] = {
+    b"": pb.FINISH_REASON_UNSPECIFIED,
+    b"stop": pb.FINISH_REASON_STOP,
+    b"length": pb.FINISH_REASON_LENGTH,
+}
+_TRUE = b"\x01"
+
+
+class Step(NamedTuple):
+    """One message of a generation."""
+
+    delta: str
+    finish_reason: pb.FinishReason.ValueType
+    tokens_read: int
+    tokens_written: int
+
+
+def generation_tensors(request: pb.GenerateRequest) -> list[Tensor]:
+    """The inputs of a text-generation model; what the request leaves out is the model's choice."""
+    inputs = [
+        bytes_tensor("text_input", [request.prompt.encode()]),
+        Tensor("stream", "BOOL", (1,), _TRUE),
+        bytes_tensor("sampling_parameters", [_sampling(request.parameters)]),
+    ]
+    if request.messages:
+        chat = [{"role": _ROLES[m.role], "content": m.content} for m in request.messages]
+        inputs.append(bytes_tensor("messages", [json.dumps(chat).encode()]))
+    return inputs
+
+
+def step(answer: Answer) -> Step:
+    """One message of the model; the token counts are running totals."""
+    outputs = answer.outputs
+    return Step(
+        read_bytes(outputs["text_output"])[0].decode(),
+        _FINISH_REASONS[read_bytes(outputs["finish_reason"])[0]],
+        read_ints(outputs["num_input_tokens"])[0],
+        read_ints(outputs["num_output_tokens"])[0],
+    )
+
+
+def _sampling(given: pb.GenerationParameters) -> bytes:
+    chosen: dict[str, int | float | list[str]] = {
+        name: getattr(given, name)
+        for name in ("max_tokens", "temperature", "top_p", "top_k", "seed")
+        if given.HasField(name)
+    }
+    if given.stop:
+        chosen["stop"] = list(given.stop)
+    return json.dumps(chosen).encode()

@@ -1,0 +1,1 @@
+"""The methods of the public services: validate, resolve, adapt, dispatch, adapt back."""
