@@ -1,0 +1,1 @@
+"""The whole of Penstock on one machine: for `penstock up`, the demo and the tests."""
