@@ -30,8 +30,9 @@ class EmbeddingsServiceStub:
     """EmbeddingsService turns texts into vectors.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING or TIER_NOT_ALLOWED, DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA or
-    REPLICA_UNAVAILABLE.
+    PERMISSION_DENIED SCOPE_MISSING, TIER_NOT_ALLOWED or TENANT_SUSPENDED, RESOURCE_EXHAUSTED
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA,
+    REPLICA_UNAVAILABLE, OVERLOADED or DEPENDENCY_UNAVAILABLE.
     """
 
     @_typing.overload
@@ -41,8 +42,9 @@ class EmbeddingsServiceStub:
     Embed: _grpc.UnaryUnaryMultiCallable[_embeddings_pb2.EmbedRequest, _embeddings_pb2.EmbedResponse]
     """Embed returns one vector a text.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or INPUT_TOO_LONG,
-    FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+    INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+    CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
     """
     EmbedStream: _grpc.StreamStreamMultiCallable[_embeddings_pb2.EmbedStreamRequest, _embeddings_pb2.EmbedStreamResponse]
     """EmbedStream embeds many groups of texts over one call, for bulk indexing.
@@ -50,8 +52,9 @@ class EmbeddingsServiceStub:
     Send groups without waiting; answers come as they are ready, each naming its group. One group's
     error is in its answer and leaves the others untouched.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED
-    RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+    FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+    BUDGET_EXHAUSTED.
     """
 
 @_typing.type_check_only
@@ -59,16 +62,18 @@ class EmbeddingsServiceAsyncStub(EmbeddingsServiceStub):
     """EmbeddingsService turns texts into vectors.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING or TIER_NOT_ALLOWED, DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA or
-    REPLICA_UNAVAILABLE.
+    PERMISSION_DENIED SCOPE_MISSING, TIER_NOT_ALLOWED or TENANT_SUSPENDED, RESOURCE_EXHAUSTED
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA,
+    REPLICA_UNAVAILABLE, OVERLOADED or DEPENDENCY_UNAVAILABLE.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_embeddings_pb2.EmbedRequest, _embeddings_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embed returns one vector a text.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or INPUT_TOO_LONG,
-    FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+    INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+    CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
     """
     EmbedStream: _aio.StreamStreamMultiCallable[_embeddings_pb2.EmbedStreamRequest, _embeddings_pb2.EmbedStreamResponse]  # type: ignore[assignment]
     """EmbedStream embeds many groups of texts over one call, for bulk indexing.
@@ -76,16 +81,18 @@ class EmbeddingsServiceAsyncStub(EmbeddingsServiceStub):
     Send groups without waiting; answers come as they are ready, each naming its group. One group's
     error is in its answer and leaves the others untouched.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED
-    RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+    FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+    BUDGET_EXHAUSTED.
     """
 
 class EmbeddingsServiceServicer(metaclass=_abc_1.ABCMeta):
     """EmbeddingsService turns texts into vectors.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING or TIER_NOT_ALLOWED, DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA or
-    REPLICA_UNAVAILABLE.
+    PERMISSION_DENIED SCOPE_MISSING, TIER_NOT_ALLOWED or TENANT_SUSPENDED, RESOURCE_EXHAUSTED
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA,
+    REPLICA_UNAVAILABLE, OVERLOADED or DEPENDENCY_UNAVAILABLE.
     """
 
     @_abc_1.abstractmethod
@@ -96,8 +103,9 @@ class EmbeddingsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_embeddings_pb2.EmbedResponse, _abc.Awaitable[_embeddings_pb2.EmbedResponse]]:
         """Embed returns one vector a text.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or INPUT_TOO_LONG,
-        FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+        INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+        CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod
@@ -111,8 +119,9 @@ class EmbeddingsServiceServicer(metaclass=_abc_1.ABCMeta):
         Send groups without waiting; answers come as they are ready, each naming its group. One group's
         error is in its answer and leaves the others untouched.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED
-        RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+        FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+        BUDGET_EXHAUSTED.
         """
 
 def add_EmbeddingsServiceServicer_to_server(servicer: EmbeddingsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,8 +29,9 @@ class InferenceServiceStub:
     """InferenceService runs a model once, or as a stream.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING or TIER_NOT_ALLOWED, DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA or
-    REPLICA_UNAVAILABLE.
+    PERMISSION_DENIED SCOPE_MISSING, TIER_NOT_ALLOWED or TENANT_SUSPENDED, RESOURCE_EXHAUSTED
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA,
+    REPLICA_UNAVAILABLE, OVERLOADED or DEPENDENCY_UNAVAILABLE.
     """
 
     def __init__(self, channel):
@@ -70,15 +71,17 @@ class InferenceServiceServicer:
     """InferenceService runs a model once, or as a stream.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING or TIER_NOT_ALLOWED, DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA or
-    REPLICA_UNAVAILABLE.
+    PERMISSION_DENIED SCOPE_MISSING, TIER_NOT_ALLOWED or TENANT_SUSPENDED, RESOURCE_EXHAUSTED
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA,
+    REPLICA_UNAVAILABLE, OVERLOADED or DEPENDENCY_UNAVAILABLE.
     """
 
     def Predict(self, request, context):
         """Predict scores rows of features with a tabular classification or regression model.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-        TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+        FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+        BUDGET_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,8 +90,9 @@ class InferenceServiceServicer:
     def Classify(self, request, context):
         """Classify ranks labels for each text or image.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-        TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+        INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+        CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,8 +101,9 @@ class InferenceServiceServicer:
     def ExtractEntities(self, request, context):
         """ExtractEntities finds labelled spans in each text.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-        TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+        INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+        CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,8 +112,9 @@ class InferenceServiceServicer:
     def DetectObjects(self, request, context):
         """DetectObjects finds labelled boxes in each image.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-        TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+        FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+        BUDGET_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,8 +126,9 @@ class InferenceServiceServicer:
         Each message carries a piece of text; the last one carries the finish reason and the metadata.
         Cancelling the call stops the computation.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-        TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+        INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+        CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,8 +174,9 @@ class InferenceService:
     """InferenceService runs a model once, or as a stream.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING or TIER_NOT_ALLOWED, DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA or
-    REPLICA_UNAVAILABLE.
+    PERMISSION_DENIED SCOPE_MISSING, TIER_NOT_ALLOWED or TENANT_SUSPENDED, RESOURCE_EXHAUSTED
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA,
+    REPLICA_UNAVAILABLE, OVERLOADED or DEPENDENCY_UNAVAILABLE.
     """
 
     @staticmethod

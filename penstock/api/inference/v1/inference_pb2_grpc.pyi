@@ -30,8 +30,9 @@ class InferenceServiceStub:
     """InferenceService runs a model once, or as a stream.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING or TIER_NOT_ALLOWED, DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA or
-    REPLICA_UNAVAILABLE.
+    PERMISSION_DENIED SCOPE_MISSING, TIER_NOT_ALLOWED or TENANT_SUSPENDED, RESOURCE_EXHAUSTED
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA,
+    REPLICA_UNAVAILABLE, OVERLOADED or DEPENDENCY_UNAVAILABLE.
     """
 
     @_typing.overload
@@ -41,26 +42,30 @@ class InferenceServiceStub:
     Predict: _grpc.UnaryUnaryMultiCallable[_inference_pb2.PredictRequest, _inference_pb2.PredictResponse]
     """Predict scores rows of features with a tabular classification or regression model.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-    TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+    FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+    BUDGET_EXHAUSTED.
     """
     Classify: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ClassifyRequest, _inference_pb2.ClassifyResponse]
     """Classify ranks labels for each text or image.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-    TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+    INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+    CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
     """
     ExtractEntities: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ExtractEntitiesRequest, _inference_pb2.ExtractEntitiesResponse]
     """ExtractEntities finds labelled spans in each text.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-    TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+    INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+    CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
     """
     DetectObjects: _grpc.UnaryUnaryMultiCallable[_inference_pb2.DetectObjectsRequest, _inference_pb2.DetectObjectsResponse]
     """DetectObjects finds labelled boxes in each image.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-    TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+    FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+    BUDGET_EXHAUSTED.
     """
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     """Generate continues a prompt or answers a chat, token by token.
@@ -68,8 +73,9 @@ class InferenceServiceStub:
     Each message carries a piece of text; the last one carries the finish reason and the metadata.
     Cancelling the call stops the computation.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-    TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+    INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+    CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
     """
 
 @_typing.type_check_only
@@ -77,34 +83,39 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """InferenceService runs a model once, or as a stream.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING or TIER_NOT_ALLOWED, DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA or
-    REPLICA_UNAVAILABLE.
+    PERMISSION_DENIED SCOPE_MISSING, TIER_NOT_ALLOWED or TENANT_SUSPENDED, RESOURCE_EXHAUSTED
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA,
+    REPLICA_UNAVAILABLE, OVERLOADED or DEPENDENCY_UNAVAILABLE.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Predict: _aio.UnaryUnaryMultiCallable[_inference_pb2.PredictRequest, _inference_pb2.PredictResponse]  # type: ignore[assignment]
     """Predict scores rows of features with a tabular classification or regression model.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-    TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+    FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+    BUDGET_EXHAUSTED.
     """
     Classify: _aio.UnaryUnaryMultiCallable[_inference_pb2.ClassifyRequest, _inference_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Classify ranks labels for each text or image.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-    TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+    INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+    CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
     """
     ExtractEntities: _aio.UnaryUnaryMultiCallable[_inference_pb2.ExtractEntitiesRequest, _inference_pb2.ExtractEntitiesResponse]  # type: ignore[assignment]
     """ExtractEntities finds labelled spans in each text.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-    TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+    INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+    CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
     """
     DetectObjects: _aio.UnaryUnaryMultiCallable[_inference_pb2.DetectObjectsRequest, _inference_pb2.DetectObjectsResponse]  # type: ignore[assignment]
     """DetectObjects finds labelled boxes in each image.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-    TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+    FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+    BUDGET_EXHAUSTED.
     """
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generate continues a prompt or answers a chat, token by token.
@@ -112,16 +123,18 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     Each message carries a piece of text; the last one carries the finish reason and the metadata.
     Cancelling the call stops the computation.
 
-    Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-    TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+    Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+    INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+    CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
     """
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """InferenceService runs a model once, or as a stream.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING or TIER_NOT_ALLOWED, DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA or
-    REPLICA_UNAVAILABLE.
+    PERMISSION_DENIED SCOPE_MISSING, TIER_NOT_ALLOWED or TENANT_SUSPENDED, RESOURCE_EXHAUSTED
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE NO_REPLICA,
+    REPLICA_UNAVAILABLE, OVERLOADED or DEPENDENCY_UNAVAILABLE.
     """
 
     @_abc_1.abstractmethod
@@ -132,8 +145,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inference_pb2.PredictResponse, _abc.Awaitable[_inference_pb2.PredictResponse]]:
         """Predict scores rows of features with a tabular classification or regression model.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-        TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+        FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+        BUDGET_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod
@@ -144,8 +158,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inference_pb2.ClassifyResponse, _abc.Awaitable[_inference_pb2.ClassifyResponse]]:
         """Classify ranks labels for each text or image.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-        TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+        INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+        CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod
@@ -156,8 +171,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inference_pb2.ExtractEntitiesResponse, _abc.Awaitable[_inference_pb2.ExtractEntitiesResponse]]:
         """ExtractEntities finds labelled spans in each text.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-        TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+        INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+        CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod
@@ -168,8 +184,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inference_pb2.DetectObjectsResponse, _abc.Awaitable[_inference_pb2.DetectObjectsResponse]]:
         """DetectObjects finds labelled boxes in each image.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-        TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
+        FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
+        BUDGET_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod
@@ -183,8 +200,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         Each message carries a piece of text; the last one carries the finish reason and the metadata.
         Cancelling the call stops the computation.
 
-        Errors: NOT_FOUND MODEL_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, FAILED_PRECONDITION
-        TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED.
+        Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
+        INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
+        CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
         """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,13 +26,15 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#penstock/api/models/v1/models.proto\x12\x16penstock.api.models.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07license\x18\x04 \x01(\t\x12\x35\n\x07traffic\x18\x05 \x03(\x0b\x32$.penstock.api.models.v1.TrafficShare\x12\x31\n\x05state\x18\x06 \x01(\x0e\x32\".penstock.api.models.v1.ModelState\x12\x34\n\tsignature\x18\x07 \x01(\x0b\x32!.penstock.api.models.v1.Signature\"?\n\x0cTrafficShare\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x0e\n\x06shadow\x18\x03 \x01(\x08\"\xe1\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".penstock.api.models.v1.ModelState\x12\x16\n\x0eready_replicas\x18\x04 \x01(\r\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\tsignature\x18\x06 \x01(\x0b\x32!.penstock.api.models.v1.Signature\"v\n\tSignature\x12\x31\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x1f.penstock.api.models.v1.Feature\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\"=\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncategories\x18\x02 \x03(\t\x12\x10\n\x08optional\x18\x03 \x01(\x08\"H\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\"\\\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.penstock.api.models.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"@\n\x10GetModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.penstock.api.models.v1.Model\"K\n\x13ListVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"g\n\x14ListVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.penstock.api.models.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x16RegisterVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bpackage_uri\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"P\n\x17RegisterVersionResponse\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.penstock.api.models.v1.ModelVersion\"Y\n\x11SetTrafficRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x35\n\x07traffic\x18\x02 \x03(\x0b\x32$.penstock.api.models.v1.TrafficShare\"B\n\x12SetTrafficResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.penstock.api.models.v1.Model\"6\n\x14RetireVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"N\n\x15RetireVersionResponse\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.penstock.api.models.v1.ModelVersion*\x8a\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x17\n\x13MODEL_STATE_RETIRED\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\xe9\x06\n\rModelsService\x12w\n\nListModels\x12).penstock.api.models.v1.ListModelsRequest\x1a*.penstock.api.models.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12y\n\x08GetModel\x12\'.penstock.api.models.v1.GetModelRequest\x1a(.penstock.api.models.v1.GetModelResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models/{model}\x12\x8e\x01\n\x0cListVersions\x12+.penstock.api.models.v1.ListVersionsRequest\x1a,.penstock.api.models.v1.ListVersionsResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/models/{model}/versions\x12\x9a\x01\n\x0fRegisterVersion\x12..penstock.api.models.v1.RegisterVersionRequest\x1a/.penstock.api.models.v1.RegisterVersionResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/models/{model}/versions:\x01*\x12\x8d\x01\n\nSetTraffic\x12).penstock.api.models.v1.SetTrafficRequest\x1a*.penstock.api.models.v1.SetTrafficResponse\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/models/{model}:setTraffic:\x01*\x12\xa5\x01\n\rRetireVersion\x12,.penstock.api.models.v1.RetireVersionRequest\x1a-.penstock.api.models.v1.RetireVersionResponse\"7\x82\xd3\xe4\x93\x02\x31\",/v1/models/{model}/versions/{version}:retire:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#penstock/api/models/v1/models.proto\x12\x16penstock.api.models.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07license\x18\x04 \x01(\t\x12\x35\n\x07traffic\x18\x05 \x03(\x0b\x32$.penstock.api.models.v1.TrafficShare\x12\x31\n\x05state\x18\x06 \x01(\x0e\x32\".penstock.api.models.v1.ModelState\x12\x34\n\tsignature\x18\x07 \x01(\x0b\x32!.penstock.api.models.v1.Signature\x12\x12\n\nbase_model\x18\x08 \x01(\t\"?\n\x0cTrafficShare\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x0e\n\x06shadow\x18\x03 \x01(\x08\"\x97\x03\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".penstock.api.models.v1.ModelState\x12\x16\n\x0eready_replicas\x18\x04 \x01(\r\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\tsignature\x18\x06 \x01(\x0b\x32!.penstock.api.models.v1.Signature\x12\x13\n\x0bpackage_uri\x18\x07 \x01(\t\x12\x1a\n\x12\x66ine_tuning_job_id\x18\x08 \x01(\t\x12\x42\n\x07quality\x18\t \x03(\x0b\x32\x31.penstock.api.models.v1.ModelVersion.QualityEntry\x12\x0f\n\x07\x66\x61ilure\x18\n \x01(\t\x1a.\n\x0cQualityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"v\n\tSignature\x12\x31\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x1f.penstock.api.models.v1.Feature\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\"=\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncategories\x18\x02 \x03(\t\x12\x10\n\x08optional\x18\x03 \x01(\x08\"H\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\"\\\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.penstock.api.models.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"@\n\x10GetModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.penstock.api.models.v1.Model\"K\n\x13ListVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"g\n\x14ListVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.penstock.api.models.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x16RegisterVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bpackage_uri\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12\x14\n\x0ctake_traffic\x18\x05 \x01(\x08\"P\n\x17RegisterVersionResponse\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.penstock.api.models.v1.ModelVersion\"Y\n\x11SetTrafficRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x35\n\x07traffic\x18\x02 \x03(\x0b\x32$.penstock.api.models.v1.TrafficShare\"B\n\x12SetTrafficResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.penstock.api.models.v1.Model\"6\n\x14RetireVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"N\n\x15RetireVersionResponse\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.penstock.api.models.v1.ModelVersion*\x8a\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x17\n\x13MODEL_STATE_RETIRED\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\xe9\x06\n\rModelsService\x12w\n\nListModels\x12).penstock.api.models.v1.ListModelsRequest\x1a*.penstock.api.models.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12y\n\x08GetModel\x12\'.penstock.api.models.v1.GetModelRequest\x1a(.penstock.api.models.v1.GetModelResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models/{model}\x12\x8e\x01\n\x0cListVersions\x12+.penstock.api.models.v1.ListVersionsRequest\x1a,.penstock.api.models.v1.ListVersionsResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/models/{model}/versions\x12\x9a\x01\n\x0fRegisterVersion\x12..penstock.api.models.v1.RegisterVersionRequest\x1a/.penstock.api.models.v1.RegisterVersionResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/models/{model}/versions:\x01*\x12\x8d\x01\n\nSetTraffic\x12).penstock.api.models.v1.SetTrafficRequest\x1a*.penstock.api.models.v1.SetTrafficResponse\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/models/{model}:setTraffic:\x01*\x12\xa5\x01\n\rRetireVersion\x12,.penstock.api.models.v1.RetireVersionRequest\x1a-.penstock.api.models.v1.RetireVersionResponse\"7\x82\xd3\xe4\x93\x02\x31\",/v1/models/{model}/versions/{version}:retire:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.api.models.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MODELVERSION_QUALITYENTRY']._loaded_options = None
+  _globals['_MODELVERSION_QUALITYENTRY']._serialized_options = b'8\001'
   _globals['_MODELSSERVICE'].methods_by_name['ListModels']._loaded_options = None
   _globals['_MODELSSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
   _globals['_MODELSSERVICE'].methods_by_name['GetModel']._loaded_options = None
@@ -45,42 +47,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSSERVICE'].methods_by_name['SetTraffic']._serialized_options = b'\202\323\344\223\002\"\"\035/v1/models/{model}:setTraffic:\001*'
   _globals['_MODELSSERVICE'].methods_by_name['RetireVersion']._loaded_options = None
   _globals['_MODELSSERVICE'].methods_by_name['RetireVersion']._serialized_options = b'\202\323\344\223\0021\",/v1/models/{model}/versions/{version}:retire:\001*'
-  _globals['_MODELSTATE']._serialized_start=1769
-  _globals['_MODELSTATE']._serialized_end=1907
+  _globals['_MODELSTATE']._serialized_start=1993
+  _globals['_MODELSTATE']._serialized_end=2131
   _globals['_MODEL']._serialized_start=127
-  _globals['_MODEL']._serialized_end=360
-  _globals['_TRAFFICSHARE']._serialized_start=362
-  _globals['_TRAFFICSHARE']._serialized_end=425
-  _globals['_MODELVERSION']._serialized_start=428
-  _globals['_MODELVERSION']._serialized_end=653
-  _globals['_SIGNATURE']._serialized_start=655
-  _globals['_SIGNATURE']._serialized_end=773
-  _globals['_FEATURE']._serialized_start=775
-  _globals['_FEATURE']._serialized_end=836
-  _globals['_LISTMODELSREQUEST']._serialized_start=838
-  _globals['_LISTMODELSREQUEST']._serialized_end=910
-  _globals['_LISTMODELSRESPONSE']._serialized_start=912
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1004
-  _globals['_GETMODELREQUEST']._serialized_start=1006
-  _globals['_GETMODELREQUEST']._serialized_end=1038
-  _globals['_GETMODELRESPONSE']._serialized_start=1040
-  _globals['_GETMODELRESPONSE']._serialized_end=1104
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=1106
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=1181
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1183
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1286
-  _globals['_REGISTERVERSIONREQUEST']._serialized_start=1288
-  _globals['_REGISTERVERSIONREQUEST']._serialized_end=1389
-  _globals['_REGISTERVERSIONRESPONSE']._serialized_start=1391
-  _globals['_REGISTERVERSIONRESPONSE']._serialized_end=1471
-  _globals['_SETTRAFFICREQUEST']._serialized_start=1473
-  _globals['_SETTRAFFICREQUEST']._serialized_end=1562
-  _globals['_SETTRAFFICRESPONSE']._serialized_start=1564
-  _globals['_SETTRAFFICRESPONSE']._serialized_end=1630
-  _globals['_RETIREVERSIONREQUEST']._serialized_start=1632
-  _globals['_RETIREVERSIONREQUEST']._serialized_end=1686
-  _globals['_RETIREVERSIONRESPONSE']._serialized_start=1688
-  _globals['_RETIREVERSIONRESPONSE']._serialized_end=1766
-  _globals['_MODELSSERVICE']._serialized_start=1910
-  _globals['_MODELSSERVICE']._serialized_end=2783
+  _globals['_MODEL']._serialized_end=380
+  _globals['_TRAFFICSHARE']._serialized_start=382
+  _globals['_TRAFFICSHARE']._serialized_end=445
+  _globals['_MODELVERSION']._serialized_start=448
+  _globals['_MODELVERSION']._serialized_end=855
+  _globals['_MODELVERSION_QUALITYENTRY']._serialized_start=809
+  _globals['_MODELVERSION_QUALITYENTRY']._serialized_end=855
+  _globals['_SIGNATURE']._serialized_start=857
+  _globals['_SIGNATURE']._serialized_end=975
+  _globals['_FEATURE']._serialized_start=977
+  _globals['_FEATURE']._serialized_end=1038
+  _globals['_LISTMODELSREQUEST']._serialized_start=1040
+  _globals['_LISTMODELSREQUEST']._serialized_end=1112
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1114
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1206
+  _globals['_GETMODELREQUEST']._serialized_start=1208
+  _globals['_GETMODELREQUEST']._serialized_end=1240
+  _globals['_GETMODELRESPONSE']._serialized_start=1242
+  _globals['_GETMODELRESPONSE']._serialized_end=1306
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=1308
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1383
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1385
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1488
+  _globals['_REGISTERVERSIONREQUEST']._serialized_start=1490
+  _globals['_REGISTERVERSIONREQUEST']._serialized_end=1613
+  _globals['_REGISTERVERSIONRESPONSE']._serialized_start=1615
+  _globals['_REGISTERVERSIONRESPONSE']._serialized_end=1695
+  _globals['_SETTRAFFICREQUEST']._serialized_start=1697
+  _globals['_SETTRAFFICREQUEST']._serialized_end=1786
+  _globals['_SETTRAFFICRESPONSE']._serialized_start=1788
+  _globals['_SETTRAFFICRESPONSE']._serialized_end=1854
+  _globals['_RETIREVERSIONREQUEST']._serialized_start=1856
+  _globals['_RETIREVERSIONREQUEST']._serialized_end=1910
+  _globals['_RETIREVERSIONRESPONSE']._serialized_start=1912
+  _globals['_RETIREVERSIONRESPONSE']._serialized_end=1990
+  _globals['_MODELSSERVICE']._serialized_start=2134
+  _globals['_MODELSSERVICE']._serialized_end=3007
 # @@protoc_insertion_point(module_scope)

@@ -65,6 +65,7 @@ class Model(_message.Message):
     TRAFFIC_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name callers use."""
     task: _builtins.str
@@ -75,6 +76,8 @@ class Model(_message.Message):
     """The licence's SPDX identifier."""
     state: Global___ModelState.ValueType
     """The best state over the versions that take traffic."""
+    base_model: _builtins.str
+    """The model that it was fine-tuned from; empty for others."""
     @_builtins.property
     def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficShare]:
         """The versions that take traffic, with their shares."""
@@ -93,10 +96,11 @@ class Model(_message.Message):
         traffic: _abc.Iterable[Global___TrafficShare] | None = ...,
         state: Global___ModelState.ValueType = ...,
         signature: Global___Signature | None = ...,
+        base_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "license", b"license", "name", b"name", "signature", b"signature", "state", b"state", "task", b"task", "traffic", b"traffic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "description", b"description", "license", b"license", "name", b"name", "signature", b"signature", "state", b"state", "task", b"task", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,12 +142,36 @@ class ModelVersion(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class QualityEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     READY_REPLICAS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    PACKAGE_URI_FIELD_NUMBER: _builtins.int
+    FINE_TUNING_JOB_ID_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version's name."""
     digest: _builtins.str
@@ -152,6 +180,12 @@ class ModelVersion(_message.Message):
     """Whether it can answer."""
     ready_replicas: _builtins.int
     """How many replicas serve it now."""
+    package_uri: _builtins.str
+    """Where its package is in the artifact store; only with the scope models:admin."""
+    fine_tuning_job_id: _builtins.str
+    """The fine-tuning job that made it; empty for others."""
+    failure: _builtins.str
+    """Why it could not be loaded; set with MODEL_STATE_FAILED."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was registered."""
@@ -159,6 +193,10 @@ class ModelVersion(_message.Message):
     @_builtins.property
     def signature(self) -> Global___Signature:
         """What it takes and gives."""
+
+    @_builtins.property
+    def quality(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Figures that were measured when it was built, by metric, such as accuracy."""
 
     def __init__(
         self,
@@ -169,10 +207,14 @@ class ModelVersion(_message.Message):
         ready_replicas: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         signature: Global___Signature | None = ...,
+        package_uri: _builtins.str = ...,
+        fine_tuning_job_id: _builtins.str = ...,
+        quality: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "ready_replicas", b"ready_replicas", "signature", b"signature", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "failure", b"failure", "fine_tuning_job_id", b"fine_tuning_job_id", "package_uri", b"package_uri", "quality", b"quality", "ready_replicas", b"ready_replicas", "signature", b"signature", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,6 +462,7 @@ class RegisterVersionRequest(_message.Message):
     PACKAGE_URI_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    TAKE_TRAFFIC_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name; must equal the package's."""
     package_uri: _builtins.str
@@ -428,6 +471,8 @@ class RegisterVersionRequest(_message.Message):
     """The package's digest, sha256:<hex>; what is loaded must match it."""
     idempotency_key: _builtins.str
     """Makes a repeated call return the first call's answer, for 24 hours."""
+    take_traffic: _builtins.bool
+    """Gives the new version all of the model's traffic as soon as a replica serves it."""
     def __init__(
         self,
         *,
@@ -435,10 +480,11 @@ class RegisterVersionRequest(_message.Message):
         package_uri: _builtins.str = ...,
         digest: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
+        take_traffic: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "idempotency_key", b"idempotency_key", "model", b"model", "package_uri", b"package_uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "idempotency_key", b"idempotency_key", "model", b"model", "package_uri", b"package_uri", "take_traffic", b"take_traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

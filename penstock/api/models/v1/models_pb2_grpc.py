@@ -29,7 +29,8 @@ class ModelsServiceStub:
     """ModelsService lists what can be called and, for administrators, changes it.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING, RESOURCE_EXHAUSTED RATE_LIMITED.
+    PERMISSION_DENIED SCOPE_MISSING or TENANT_SUSPENDED, RESOURCE_EXHAUSTED RATE_LIMITED or
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE DEPENDENCY_UNAVAILABLE.
     """
 
     def __init__(self, channel):
@@ -74,7 +75,8 @@ class ModelsServiceServicer:
     """ModelsService lists what can be called and, for administrators, changes it.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING, RESOURCE_EXHAUSTED RATE_LIMITED.
+    PERMISSION_DENIED SCOPE_MISSING or TENANT_SUSPENDED, RESOURCE_EXHAUSTED RATE_LIMITED or
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE DEPENDENCY_UNAVAILABLE.
     """
 
     def ListModels(self, request, context):
@@ -107,7 +109,11 @@ class ModelsServiceServicer:
     def RegisterVersion(self, request, context):
         """RegisterVersion adds a version from a model package in the artifact store.
 
-        Errors: ALREADY_EXISTS VERSION_EXISTS, INVALID_ARGUMENT FIELD_INVALID or PACKAGE_INVALID.
+        A model's first version takes all of its traffic; later ones take none until SetTraffic gives
+        them some, or take_traffic is set.
+
+        Errors: ALREADY_EXISTS VERSION_EXISTS or IDEMPOTENCY_CONFLICT, INVALID_ARGUMENT FIELD_INVALID
+        or PACKAGE_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,7 +183,8 @@ class ModelsService:
     """ModelsService lists what can be called and, for administrators, changes it.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING, RESOURCE_EXHAUSTED RATE_LIMITED.
+    PERMISSION_DENIED SCOPE_MISSING or TENANT_SUSPENDED, RESOURCE_EXHAUSTED RATE_LIMITED or
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE DEPENDENCY_UNAVAILABLE.
     """
 
     @staticmethod

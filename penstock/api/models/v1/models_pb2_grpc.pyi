@@ -30,7 +30,8 @@ class ModelsServiceStub:
     """ModelsService lists what can be called and, for administrators, changes it.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING, RESOURCE_EXHAUSTED RATE_LIMITED.
+    PERMISSION_DENIED SCOPE_MISSING or TENANT_SUSPENDED, RESOURCE_EXHAUSTED RATE_LIMITED or
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE DEPENDENCY_UNAVAILABLE.
     """
 
     @_typing.overload
@@ -55,7 +56,11 @@ class ModelsServiceStub:
     RegisterVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.RegisterVersionRequest, _models_pb2.RegisterVersionResponse]
     """RegisterVersion adds a version from a model package in the artifact store.
 
-    Errors: ALREADY_EXISTS VERSION_EXISTS, INVALID_ARGUMENT FIELD_INVALID or PACKAGE_INVALID.
+    A model's first version takes all of its traffic; later ones take none until SetTraffic gives
+    them some, or take_traffic is set.
+
+    Errors: ALREADY_EXISTS VERSION_EXISTS or IDEMPOTENCY_CONFLICT, INVALID_ARGUMENT FIELD_INVALID
+    or PACKAGE_INVALID.
     """
     SetTraffic: _grpc.UnaryUnaryMultiCallable[_models_pb2.SetTrafficRequest, _models_pb2.SetTrafficResponse]
     """SetTraffic shares a model's traffic among its versions.
@@ -74,7 +79,8 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     """ModelsService lists what can be called and, for administrators, changes it.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING, RESOURCE_EXHAUSTED RATE_LIMITED.
+    PERMISSION_DENIED SCOPE_MISSING or TENANT_SUSPENDED, RESOURCE_EXHAUSTED RATE_LIMITED or
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE DEPENDENCY_UNAVAILABLE.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -96,7 +102,11 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     RegisterVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.RegisterVersionRequest, _models_pb2.RegisterVersionResponse]  # type: ignore[assignment]
     """RegisterVersion adds a version from a model package in the artifact store.
 
-    Errors: ALREADY_EXISTS VERSION_EXISTS, INVALID_ARGUMENT FIELD_INVALID or PACKAGE_INVALID.
+    A model's first version takes all of its traffic; later ones take none until SetTraffic gives
+    them some, or take_traffic is set.
+
+    Errors: ALREADY_EXISTS VERSION_EXISTS or IDEMPOTENCY_CONFLICT, INVALID_ARGUMENT FIELD_INVALID
+    or PACKAGE_INVALID.
     """
     SetTraffic: _aio.UnaryUnaryMultiCallable[_models_pb2.SetTrafficRequest, _models_pb2.SetTrafficResponse]  # type: ignore[assignment]
     """SetTraffic shares a model's traffic among its versions.
@@ -114,7 +124,8 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
     """ModelsService lists what can be called and, for administrators, changes it.
 
     Any method may also answer UNAUTHENTICATED CREDENTIALS_MISSING or CREDENTIALS_INVALID,
-    PERMISSION_DENIED SCOPE_MISSING, RESOURCE_EXHAUSTED RATE_LIMITED.
+    PERMISSION_DENIED SCOPE_MISSING or TENANT_SUSPENDED, RESOURCE_EXHAUSTED RATE_LIMITED or
+    MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED DEADLINE_EXCEEDED, UNAVAILABLE DEPENDENCY_UNAVAILABLE.
     """
 
     @_abc_1.abstractmethod
@@ -158,7 +169,11 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_models_pb2.RegisterVersionResponse, _abc.Awaitable[_models_pb2.RegisterVersionResponse]]:
         """RegisterVersion adds a version from a model package in the artifact store.
 
-        Errors: ALREADY_EXISTS VERSION_EXISTS, INVALID_ARGUMENT FIELD_INVALID or PACKAGE_INVALID.
+        A model's first version takes all of its traffic; later ones take none until SetTraffic gives
+        them some, or take_traffic is set.
+
+        Errors: ALREADY_EXISTS VERSION_EXISTS or IDEMPOTENCY_CONFLICT, INVALID_ARGUMENT FIELD_INVALID
+        or PACKAGE_INVALID.
         """
 
     @_abc_1.abstractmethod

@@ -25,21 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$penstock/api/types/v1/metadata.proto\x12\x15penstock.api.types.v1\x1a\x1egoogle/protobuf/duration.proto\"b\n\x05Usage\x12\x13\n\x0binput_units\x18\x01 \x01(\x03\x12\x14\n\x0coutput_units\x18\x02 \x01(\x03\x12.\n\x04unit\x18\x03 \x01(\x0e\x32 .penstock.api.types.v1.UsageUnit\"\x8a\x01\n\x06Timing\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tinference\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf1\x01\n\x10ResponseMetadata\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x0f\n\x07replica\x18\x05 \x01(\t\x12-\n\x06timing\x18\x06 \x01(\x0b\x32\x1d.penstock.api.types.v1.Timing\x12+\n\x05usage\x18\x07 \x01(\x0b\x32\x1c.penstock.api.types.v1.Usage\x12\x17\n\nconfidence\x18\x08 \x01(\x02H\x00\x88\x01\x01\x42\r\n\x0b_confidence*\x9a\x01\n\x0bServiceTier\x12\x1c\n\x18SERVICE_TIER_UNSPECIFIED\x10\x00\x12\x1c\n\x18SERVICE_TIER_INTERACTIVE\x10\x01\x12\x19\n\x15SERVICE_TIER_STANDARD\x10\x02\x12\x16\n\x12SERVICE_TIER_BATCH\x10\x03\x12\x1c\n\x18SERVICE_TIER_BEST_EFFORT\x10\x04*~\n\tUsageUnit\x12\x1a\n\x16USAGE_UNIT_UNSPECIFIED\x10\x00\x12\x14\n\x10USAGE_UNIT_TOKEN\x10\x01\x12\x12\n\x0eUSAGE_UNIT_ROW\x10\x02\x12\x14\n\x10USAGE_UNIT_IMAGE\x10\x03\x12\x15\n\x11USAGE_UNIT_SECOND\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$penstock/api/types/v1/metadata.proto\x12\x15penstock.api.types.v1\x1a\x1egoogle/protobuf/duration.proto\"b\n\x05Usage\x12\x13\n\x0binput_units\x18\x01 \x01(\x03\x12\x14\n\x0coutput_units\x18\x02 \x01(\x03\x12.\n\x04unit\x18\x03 \x01(\x0e\x32 .penstock.api.types.v1.UsageUnit\"\x8a\x01\n\x06Timing\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tinference\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa6\x02\n\x10ResponseMetadata\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x0f\n\x07replica\x18\x05 \x01(\t\x12-\n\x06timing\x18\x06 \x01(\x0b\x32\x1d.penstock.api.types.v1.Timing\x12+\n\x05usage\x18\x07 \x01(\x0b\x32\x1c.penstock.api.types.v1.Usage\x12\x17\n\nconfidence\x18\x08 \x01(\x02H\x00\x88\x01\x01\x12\x33\n\rfurther_usage\x18\t \x03(\x0b\x32\x1c.penstock.api.types.v1.UsageB\r\n\x0b_confidence*\x9a\x01\n\x0bServiceTier\x12\x1c\n\x18SERVICE_TIER_UNSPECIFIED\x10\x00\x12\x1c\n\x18SERVICE_TIER_INTERACTIVE\x10\x01\x12\x19\n\x15SERVICE_TIER_STANDARD\x10\x02\x12\x16\n\x12SERVICE_TIER_BATCH\x10\x03\x12\x1c\n\x18SERVICE_TIER_BEST_EFFORT\x10\x04*\xa8\x01\n\tApiFamily\x12\x1a\n\x16\x41PI_FAMILY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41PI_FAMILY_INFERENCE\x10\x01\x12\x19\n\x15\x41PI_FAMILY_EMBEDDINGS\x10\x02\x12\x19\n\x15\x41PI_FAMILY_MULTIMODAL\x10\x03\x12\x14\n\x10\x41PI_FAMILY_BATCH\x10\x04\x12\x19\n\x15\x41PI_FAMILY_FINETUNING\x10\x05*~\n\tUsageUnit\x12\x1a\n\x16USAGE_UNIT_UNSPECIFIED\x10\x00\x12\x14\n\x10USAGE_UNIT_TOKEN\x10\x01\x12\x12\n\x0eUSAGE_UNIT_ROW\x10\x02\x12\x14\n\x10USAGE_UNIT_IMAGE\x10\x03\x12\x15\n\x11USAGE_UNIT_SECOND\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.api.types.v1.metadata_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVICETIER']._serialized_start=581
-  _globals['_SERVICETIER']._serialized_end=735
-  _globals['_USAGEUNIT']._serialized_start=737
-  _globals['_USAGEUNIT']._serialized_end=863
+  _globals['_SERVICETIER']._serialized_start=634
+  _globals['_SERVICETIER']._serialized_end=788
+  _globals['_APIFAMILY']._serialized_start=791
+  _globals['_APIFAMILY']._serialized_end=959
+  _globals['_USAGEUNIT']._serialized_start=961
+  _globals['_USAGEUNIT']._serialized_end=1087
   _globals['_USAGE']._serialized_start=95
   _globals['_USAGE']._serialized_end=193
   _globals['_TIMING']._serialized_start=196
   _globals['_TIMING']._serialized_end=334
   _globals['_RESPONSEMETADATA']._serialized_start=337
-  _globals['_RESPONSEMETADATA']._serialized_end=578
+  _globals['_RESPONSEMETADATA']._serialized_end=631
 # @@protoc_insertion_point(module_scope)

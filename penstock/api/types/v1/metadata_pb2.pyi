@@ -3,9 +3,11 @@
 isort:skip_file
 What every family's answers share: who answered, how long it took, what it used."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -51,6 +53,42 @@ SERVICE_TIER_BATCH: ServiceTier.ValueType  # 3
 SERVICE_TIER_BEST_EFFORT: ServiceTier.ValueType  # 4
 """Work that may wait without bound."""
 Global___ServiceTier: _TypeAlias = ServiceTier  # noqa: Y015
+
+class _ApiFamily:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApiFamilyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApiFamily.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    API_FAMILY_UNSPECIFIED: _ApiFamily.ValueType  # 0
+    """Not a family."""
+    API_FAMILY_INFERENCE: _ApiFamily.ValueType  # 1
+    """penstock.api.inference."""
+    API_FAMILY_EMBEDDINGS: _ApiFamily.ValueType  # 2
+    """penstock.api.embeddings."""
+    API_FAMILY_MULTIMODAL: _ApiFamily.ValueType  # 3
+    """penstock.api.multimodal."""
+    API_FAMILY_BATCH: _ApiFamily.ValueType  # 4
+    """penstock.api.batch."""
+    API_FAMILY_FINETUNING: _ApiFamily.ValueType  # 5
+    """penstock.api.finetuning."""
+
+class ApiFamily(_ApiFamily, metaclass=_ApiFamilyEnumTypeWrapper):
+    """ApiFamily names a family of the API, for usage and budgets."""
+
+API_FAMILY_UNSPECIFIED: ApiFamily.ValueType  # 0
+"""Not a family."""
+API_FAMILY_INFERENCE: ApiFamily.ValueType  # 1
+"""penstock.api.inference."""
+API_FAMILY_EMBEDDINGS: ApiFamily.ValueType  # 2
+"""penstock.api.embeddings."""
+API_FAMILY_MULTIMODAL: ApiFamily.ValueType  # 3
+"""penstock.api.multimodal."""
+API_FAMILY_BATCH: ApiFamily.ValueType  # 4
+"""penstock.api.batch."""
+API_FAMILY_FINETUNING: ApiFamily.ValueType  # 5
+"""penstock.api.finetuning."""
+Global___ApiFamily: _TypeAlias = ApiFamily  # noqa: Y015
 
 class _UsageUnit:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -164,6 +202,7 @@ class ResponseMetadata(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    FURTHER_USAGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identifies the call in logs, traces and the audit trail; also sent as x-request-id."""
     model: _builtins.str
@@ -186,6 +225,10 @@ class ResponseMetadata(_message.Message):
     def usage(self) -> Global___Usage:
         """What the call consumed."""
 
+    @_builtins.property
+    def further_usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage]:
+        """Consumed in further units, where an answer mixes kinds of input, such as texts and images."""
+
     def __init__(
         self,
         *,
@@ -197,10 +240,11 @@ class ResponseMetadata(_message.Message):
         timing: Global___Timing | None = ...,
         usage: Global___Usage | None = ...,
         confidence: _builtins.float | None = ...,
+        further_usage: _abc.Iterable[Global___Usage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "model", b"model", "model_version", b"model_version", "region", b"region", "replica", b"replica", "request_id", b"request_id", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "further_usage", b"further_usage", "model", b"model", "model_version", b"model_version", "region", b"region", "replica", b"replica", "request_id", b"request_id", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
