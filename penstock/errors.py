@@ -109,6 +109,12 @@ class TierNotAllowed(PermissionDenied):
         )
 
 
+class TenantSuspended(PermissionDenied):
+    """The caller's tenant may not call until an operator resumes it."""
+
+    reason = "TENANT_SUSPENDED"
+
+
 # What was asked
 
 
@@ -139,6 +145,48 @@ class VersionNotFound(NotFound):
         )
 
 
+class FileNotFound(NotFound):
+    """No file of that id is visible to the caller."""
+
+    reason = "FILE_NOT_FOUND"
+
+
+class BatchNotFound(NotFound):
+    """No batch of that id is visible to the caller."""
+
+    reason = "BATCH_NOT_FOUND"
+
+
+class FineTuningJobNotFound(NotFound):
+    """No fine-tuning job of that id is visible to the caller."""
+
+    reason = "FINE_TUNING_JOB_NOT_FOUND"
+
+
+class CheckpointNotFound(NotFound):
+    """No checkpoint of that id is visible to the caller."""
+
+    reason = "CHECKPOINT_NOT_FOUND"
+
+
+class JobNotFound(NotFound):
+    """The tenant has no such job; between services only."""
+
+    reason = "JOB_NOT_FOUND"
+
+
+class TenantNotFound(NotFound):
+    """There is no such tenant."""
+
+    reason = "TENANT_NOT_FOUND"
+
+
+class KeyNotFound(NotFound):
+    """There is no such key."""
+
+    reason = "KEY_NOT_FOUND"
+
+
 class AlreadyExists(PenstockError):
     """The name is taken by something else."""
 
@@ -155,6 +203,24 @@ class VersionExists(AlreadyExists):
         super().__init__(
             f"version {version!r} of {model!r} is another package", model=model, version=version
         )
+
+
+class TenantExists(AlreadyExists):
+    """Another tenant has that id."""
+
+    reason = "TENANT_EXISTS"
+
+
+class IdentityExists(AlreadyExists):
+    """Another key already stands for that identity."""
+
+    reason = "IDENTITY_EXISTS"
+
+
+class IdempotencyConflict(AlreadyExists):
+    """The idempotency key was used for another request within 24 hours."""
+
+    reason = "IDEMPOTENCY_CONFLICT"
 
 
 class InvalidArgument(PenstockError):
@@ -181,6 +247,18 @@ class PackageInvalid(InvalidArgument):
     """A model package cannot be accepted."""
 
     reason = "PACKAGE_INVALID"
+
+
+class MediaTypeUnsupported(InvalidArgument):
+    """The model reads or writes no such content, or the bytes are not what they claim."""
+
+    reason = "MEDIA_TYPE_UNSUPPORTED"
+
+
+class ChecksumMismatch(InvalidArgument):
+    """The bytes that came are not the ones that were announced."""
+
+    reason = "CHECKSUM_MISMATCH"
 
 
 class FailedPrecondition(PenstockError):
@@ -212,6 +290,55 @@ class TaskMismatch(FailedPrecondition):
         )
 
 
+class VersionNotReady(FailedPrecondition):
+    """No replica serves the version that should take traffic."""
+
+    reason = "VERSION_NOT_READY"
+
+
+class FileInUse(FailedPrecondition):
+    """A job that has not ended reads or writes the file."""
+
+    reason = "FILE_IN_USE"
+
+
+class FileUnsuitable(FailedPrecondition):
+    """The file has another purpose than the job needs, or is still growing."""
+
+    reason = "FILE_UNSUITABLE"
+
+
+class NotTunable(FailedPrecondition):
+    """The model cannot be trained further by that method."""
+
+    reason = "NOT_TUNABLE"
+
+
+class TenantErased(FailedPrecondition):
+    """The tenant was erased for good."""
+
+    reason = "TENANT_ERASED"
+
+
+class KeyRevoked(FailedPrecondition):
+    """The key was revoked for good."""
+
+    reason = "KEY_REVOKED"
+
+
+class Aborted(PenstockError):
+    """The call was broken off: read again what it was about, then repeat it."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "ABORTED"
+
+
+class EtagMismatch(Aborted):
+    """The thing has changed since the caller read its etag."""
+
+    reason = "ETAG_MISMATCH"
+
+
 class Unimplemented(PenstockError):
     """The method exists in the contract but this server does not serve it."""
 
@@ -222,10 +349,9 @@ class Unimplemented(PenstockError):
         super().__init__(f"{method} is not served here", method=method)
 
 
-class ReaderStalled(PenstockError):
+class ReaderStalled(Aborted):
     """The caller stopped reading its stream, so the stream was cut off."""
 
-    code = grpc.StatusCode.ABORTED
     reason = "READER_STALLED"
 
     def __init__(self, seconds: float) -> None:
@@ -257,6 +383,36 @@ class MessageTooLarge(ResourceExhausted):
     """The request or its metadata is larger than the server accepts."""
 
     reason = "MESSAGE_TOO_LARGE"
+
+
+class ConcurrencyLimited(ResourceExhausted):
+    """As many calls as allowed are open; one must end first."""
+
+    reason = "CONCURRENCY_LIMITED"
+
+
+class BudgetExhausted(ResourceExhausted):
+    """The budget does not cover what the call could cost."""
+
+    reason = "BUDGET_EXHAUSTED"
+
+
+class JobsLimited(ResourceExhausted):
+    """As many jobs as allowed are unfinished; one must end first."""
+
+    reason = "JOBS_LIMITED"
+
+
+class FileTooLarge(ResourceExhausted):
+    """The file has more bytes than one file may have."""
+
+    reason = "FILE_TOO_LARGE"
+
+
+class StorageLimited(ResourceExhausted):
+    """The tenant's files would have more bytes than they may."""
+
+    reason = "STORAGE_LIMITED"
 
 
 class DeadlineExceeded(PenstockError):
