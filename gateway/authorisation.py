@@ -7,79 +7,60 @@ from collections.abc import Mapping
 from gateway.calls import Principal
 from penstock.errors import ScopeMissing
 
-
-def _methods(service: str, scope: str, *names: str) -> dict[str, str]:
-    return {f"/{service}/{name}": scope for name in names}
-
+_TABLE: Mapping[str, Mapping[str, str]] = {
+    "penstock.api.inference.v1.InferenceService": {
+        "inference:invoke": "Predict Classify ExtractEntities DetectObjects Generate",
+    },
+    "penstock.api.embeddings.v1.EmbeddingsService": {
+        "embeddings:invoke": "Embed EmbedStream",
+    },
+    "penstock.api.multimodal.v1.MultimodalService": {
+        "multimodal:invoke": "EmbedContent Respond",
+    },
+    "penstock.api.files.v1.FilesService": {
+        "files:read": "GetFile ListFiles DownloadFile",
+        "files:write": "UploadFile DeleteFile",
+    },
+    "penstock.api.batch.v1.BatchService": {
+        "batch:read": "GetBatch ListBatches WatchBatch",
+        "batch:write": "CreateBatch CancelBatch",
+    },
+    "penstock.api.finetuning.v1.FineTuningService": {
+        "finetuning:read": (
+            "GetFineTuningJob ListFineTuningJobs WatchFineTuningJob ListCheckpoints"
+        ),
+        "finetuning:write": "CreateFineTuningJob CancelFineTuningJob",
+    },
+    "penstock.api.models.v1.ModelsService": {
+        "models:read": "ListModels GetModel ListVersions",
+        "models:admin": "RegisterVersion SetTraffic RetireVersion",
+    },
+    "penstock.api.usage.v1.UsageService": {
+        "usage:read": "QueryUsage GetLimits",
+    },
+    "penstock.api.admin.v1.TenantsService": {
+        "admin:read": "GetTenant ListTenants",
+        "admin:write": "CreateTenant UpdateTenant SuspendTenant ResumeTenant EraseTenant",
+    },
+    "penstock.api.admin.v1.KeysService": {
+        "admin:read": "GetKey ListKeys",
+        "admin:write": "CreateKey UpdateKey RotateKey RevokeKey",
+    },
+    "penstock.api.audit.v1.AuditService": {
+        "audit:read": "QueryEvents VerifyChain",
+    },
+    "inference.GRPCInferenceService": {
+        "models:read": "ServerLive ServerReady ServerMetadata ModelReady ModelMetadata",
+        "inference:invoke": "ModelInfer ModelStreamInfer",
+    },
+}
+"""Service -> scope -> its methods."""
 
 SCOPES: Mapping[str, str] = {
-    **_methods(
-        "penstock.api.inference.v1.InferenceService",
-        "inference:invoke",
-        "Predict",
-        "Classify",
-        "ExtractEntities",
-        "DetectObjects",
-        "Generate",
-    ),
-    **_methods(
-        "penstock.api.embeddings.v1.EmbeddingsService", "embeddings:invoke", "Embed", "EmbedStream"
-    ),
-    **_methods(
-        "penstock.api.multimodal.v1.MultimodalService",
-        "multimodal:invoke",
-        "EmbedContent",
-        "Respond",
-    ),
-    **_methods("penstock.api.files.v1.FilesService", "files:write", "UploadFile", "DeleteFile"),
-    **_methods(
-        "penstock.api.files.v1.FilesService", "files:read", "GetFile", "ListFiles", "DownloadFile"
-    ),
-    **_methods("penstock.api.batch.v1.BatchService", "batch:write", "CreateBatch", "CancelBatch"),
-    **_methods(
-        "penstock.api.batch.v1.BatchService", "batch:read", "GetBatch", "ListBatches", "WatchBatch"
-    ),
-    **_methods(
-        "penstock.api.finetuning.v1.FineTuningService",
-        "finetuning:write",
-        "CreateFineTuningJob",
-        "CancelFineTuningJob",
-    ),
-    **_methods(
-        "penstock.api.finetuning.v1.FineTuningService",
-        "finetuning:read",
-        "GetFineTuningJob",
-        "ListFineTuningJobs",
-        "WatchFineTuningJob",
-        "ListCheckpoints",
-    ),
-    **_methods(
-        "penstock.api.models.v1.ModelsService",
-        "models:read",
-        "ListModels",
-        "GetModel",
-        "ListVersions",
-    ),
-    **_methods(
-        "penstock.api.models.v1.ModelsService",
-        "models:admin",
-        "RegisterVersion",
-        "SetTraffic",
-        "RetireVersion",
-    ),
-    **_methods("penstock.api.usage.v1.UsageService", "usage:read", "QueryUsage", "GetLimits"),
-    **_methods(
-        "inference.GRPCInferenceService",
-        "models:read",
-        "ServerLive",
-        "ServerReady",
-        "ServerMetadata",
-        "ModelReady",
-        "ModelMetadata",
-    ),
-    **_methods(
-        "inference.GRPCInferenceService", "inference:invoke", "ModelInfer", "ModelStreamInfer"
-    ),
+    f"/{service}/{method}": scope
+    for service, scopes in _TABLE.items()
+    for scope, methods in scopes.items()
+    for method in methods.split()
 }
 """Full method name -> scope."""
 

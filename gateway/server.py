@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -24,6 +25,8 @@ from gateway.services.models import ModelsService
 from gateway.services.oip import OpenInferenceService
 from gateway.settings import GatewaySettings
 from gateway.tls import Certificates
+from penstock.api.admin.v1 import keys_pb2, tenants_pb2
+from penstock.api.audit.v1 import audit_pb2
 from penstock.api.batch.v1 import batch_pb2
 from penstock.api.embeddings.v1 import embeddings_pb2
 from penstock.api.files.v1 import files_pb2
@@ -90,22 +93,8 @@ class Gateway:
         self._metrics.shutdown()
 
     def _register(self) -> list[str]:
-        services = {
-            inference_pb2: ("InferenceService", InferenceService(self._dispatch)),
-            embeddings_pb2: ("EmbeddingsService", EmbeddingsService(self._dispatch)),
-            models_pb2: ("ModelsService", ModelsService(self._catalog)),
-            service_pb2: (
-                "GRPCInferenceService",
-                OpenInferenceService(self._dispatch, self._catalog),
-            ),
-            multimodal_pb2: ("MultimodalService", None),
-            files_pb2: ("FilesService", None),
-            batch_pb2: ("BatchService", None),
-            finetuning_pb2: ("FineTuningService", None),
-            usage_pb2: ("UsageService", None),
-        }
         names = []
-        for module, (name, servicer) in services.items():
+        for module, name, servicer in self._services():
             descriptor = module.DESCRIPTOR.services_by_name[name]
             handler = self._pipeline.serve(descriptor, servicer)
             self._server.add_generic_rpc_handlers((handler,))
@@ -114,6 +103,24 @@ class Gateway:
         names.append(health.SERVICE_NAME)
         reflection.enable(self._server, names)
         return names
+
+    def _services(self) -> list[tuple[Any, str, object]]:
+        dispatch, catalog = self._dispatch, self._catalog
+        return [
+            (inference_pb2, "InferenceService", InferenceService(dispatch)),
+            (embeddings_pb2, "EmbeddingsService", EmbeddingsService(dispatch)),
+            (models_pb2, "ModelsService", ModelsService(catalog)),
+            (service_pb2, "GRPCInferenceService", OpenInferenceService(dispatch, catalog)),
+            # In the contract, and answered UNIMPLEMENTED.
+            (multimodal_pb2, "MultimodalService", None),
+            (files_pb2, "FilesService", None),
+            (batch_pb2, "BatchService", None),
+            (finetuning_pb2, "FineTuningService", None),
+            (usage_pb2, "UsageService", None),
+            (tenants_pb2, "TenantsService", None),
+            (keys_pb2, "KeysService", None),
+            (audit_pb2, "AuditService", None),
+        ]
 
 
 def _options(settings: GatewaySettings) -> list[tuple[str, int]]:

@@ -141,8 +141,9 @@ def _read_rows(
 
 
 def _column(feature: Feature) -> Column:
-    codes = {category: float(code) for code, category in enumerate(feature.categories)}
-    return feature.name, codes or None, feature.optional
+    categories = feature.categories
+    codes = {text: float(code) for code, text in enumerate(categories)} if categories else None
+    return feature.name, codes, feature.optional
 
 
 def _rare_number(value: pb.FeatureValue, optional: bool) -> float | None:

@@ -91,7 +91,7 @@ def _kind(data: bytes) -> tuple[str, Callable[[bytes], tuple[int, int]]] | None:
     if data.startswith(b"\xff\xd8\xff"):
         return "image/jpeg", lambda data: _opened(JpegImageFile, data).size
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "image/webp", _webp_size
+        return "image/webp", webp_size
     if data.startswith((b"GIF87a", b"GIF89a")):
         return "image/gif", lambda data: _opened(GifImageFile, data).size
     if data.startswith(b"BM"):
@@ -119,7 +119,8 @@ def _png_size(data: bytes) -> tuple[int, int]:
     return image.size
 
 
-def _webp_size(data: bytes) -> tuple[int, int]:
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height as the first chunk tells them."""
     chunk = data[12:16]
     try:
         if chunk == b"VP8X":
