@@ -50,7 +50,7 @@ def _vectors(answer: Answer, spec: ModelSpec, options: pb.EmbedOptions) -> NDArr
         rows = rows[:, : options.dimensions]
     if options.HasField("normalize") and not options.normalize:
         return rows
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     if (np.abs(lengths - 1.0) <= _UNIT_TOLERANCE).all():
         return rows
     lengths[lengths == 0.0] = 1.0

@@ -11,6 +11,7 @@ from gateway.validation.embeddings import (
     check_stream_opening,
 )
 from penstock.api.embeddings.v1 import embeddings_pb2 as pb
+from penstock.api.types.v1 import metadata_pb2
 from tests.gateway.specs import spec
 from tests.gateway.violations import fields_of, violations_of
 
@@ -63,7 +64,11 @@ def test_a_group_may_repeat_the_opening_and_not_change_it() -> None:
     repeated.MergeFrom(OPENING)
     check_group(repeated, OPENING)
     other = pb.EmbedStreamRequest(
-        model="other", model_version="2", tier=2, options=pb.EmbedOptions(), texts=["x"]
+        model="other",
+        model_version="2",
+        tier=metadata_pb2.SERVICE_TIER_BATCH,
+        options=pb.EmbedOptions(),
+        texts=["x"],
     )
     assert violations_of(lambda: check_group(other, OPENING)) == [
         (field, "is the first message's to choose")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def rows_of(*rows: Row) -> pb.PredictRequest:
     )
 
 
-def matrix_of(values: list[list[float]]) -> pb.PredictRequest:
+def matrix_of(values: Sequence[Sequence[float]]) -> pb.PredictRequest:
     data = np.array(values, dtype="<f4")
     return pb.PredictRequest(
         matrix=pb.FeatureMatrix(rows=data.shape[0], columns=data.shape[1], data=data.tobytes())
@@ -123,7 +125,8 @@ def test_an_empty_text_may_be_a_category_and_is_no_default() -> None:
     given = rows_of({"kind": category("")})
     assert read_features(given, features) == (1, struct.pack("<f", 0.0))
     for value in (number(5), pb.FeatureValue()):
-        assert violations_of(lambda v=value: read_features(rows_of({"kind": v}), features))
+        request = rows_of({"kind": value})
+        assert violations_of(partial(read_features, request, features))
 
 
 def test_a_long_list_of_categories_is_cut() -> None:
@@ -182,7 +185,7 @@ def test_a_refusal_names_only_so_many_of_very_many_faults(rows: int) -> None:
     by_name = rows_of(*[{"amount": number(NAN)}] * rows)
     by_column = matrix_of([[NAN, NAN, NAN]] * rows)
     for request in (by_name, by_column):
-        assert 10 <= len(violations_of(lambda r=request: read(r))) <= MOST_VIOLATIONS
+        assert 10 <= len(violations_of(partial(read, request))) <= MOST_VIOLATIONS
 
 
 _numbers = st.floats(-LARGEST_FLOAT, LARGEST_FLOAT, width=32)
