@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -31,8 +32,8 @@ class PackageBuild:
     ) -> None:
         self._artifacts = artifacts
         self._report = report
-        self._finished: list[Path] = []
         self._said: list[str] = []
+        self._unread: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._child = subprocess.Popen(
             [sys.executable, "-m", "workers.demo_models", "--out", str(artifacts), *models],
             env=dict(environment),
@@ -53,10 +54,15 @@ class PackageBuild:
 
     def finished(self) -> list[Path]:
         """Packages that may be registered and were not given before. Raises BuildFailed."""
-        if self.done() and self._child.returncode != 0:
+        done = self.done()
+        lines = [self._unread.get() for _ in range(self._unread.qsize())]
+        for line in lines:
+            self._said.append(line)
+            self._report(line)
+        if done and self._child.returncode != 0:
             raise BuildFailed("the demo models were not built:\n" + "\n".join(self._said[-20:]))
-        fresh, self._finished = self._finished, []
-        return fresh
+        named = [self._artifacts / line.partition(":")[0] for line in lines]
+        return [package for package in named if (package / MANIFEST_FILE).is_file()]
 
     def stop(self) -> None:
         """Ends the builder, and those that it started, if they still run."""
@@ -66,10 +72,5 @@ class PackageBuild:
 
     def _listen(self) -> None:
         for line in self._child.stdout or ():
-            text = line.rstrip()
-            self._said.append(text)
-            self._report(text)
-            package = self._artifacts / text.partition(":")[0]
-            if (package / MANIFEST_FILE).is_file():
-                self._finished.append(package)
+            self._unread.put(line.rstrip())
         self._child.wait()
