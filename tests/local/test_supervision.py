@@ -85,7 +85,10 @@ def test_a_program_that_keeps_ending_is_restarted_ever_more_slowly(
 ) -> None:
     supervisor = Supervisor(lambda _: None)
     (child,) = supervisor.start(program("brief", "print('again', flush=True)"))
-    runs = lambda: child.program.log.read_text().count("again")  # noqa: E731
+
+    def runs() -> int:
+        return child.program.log.read_text().count("again")
+
     try:
         assert eventually(lambda: runs() == 2)
         second = time.monotonic()
