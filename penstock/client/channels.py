@@ -1,0 +1,166 @@
+"""How the SDK holds its connection: balancing, bounded retries, keepalive, TLS, key, deadlines."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from penstock.client.configuration import ConfigurationError, Connection
+
+SERVICE_CONFIG = {
+    # One connection an address, used in turn: several gateways behind one name share the work, and
+    # one that goes away is skipped.
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{}],
+            # gRPC itself never repeats a call once anything of its answer has arrived.
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    # A gateway that dies with a hundred calls in flight is survived; a cluster in trouble gets at
+    # most one retry for every ten calls that succeed.
+    "retryThrottling": {"maxTokens": 200, "tokenRatio": 0.1},
+}
+
+_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+    ("grpc.enable_retries", 1),
+    # The largest answers are matrices of vectors; the gateway bounds what it sends.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # A connection that a firewall forgot is noticed while a call waits on it. Idle connections send
+    # nothing: servers answer pings that they did not allow with GOAWAY "too_many_pings".
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    # A gateway that restarts is back within a second or so; the default would wait 20 s and more.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+def channel_options(connection: Connection) -> list[tuple[str, Any]]:
+    """Options of a channel to the gateway."""
+    options = list(_OPTIONS)
+    host = connection.endpoint.rpartition(":")[0]
+    if host in ("localhost", "[::1]") or host.startswith("127."):
+        options.append(("grpc.enable_http_proxy", 0))
+    return options
+
+
+def tls_credentials(connection: Connection) -> grpc.ChannelCredentials:
+    """Trusts the CA file, or the system's authorities, or at last gRPC's own list.
+
+    Raises ConfigurationError for a CA file that cannot be read.
+    """
+    if connection.ca_file:
+        try:
+            return grpc.ssl_channel_credentials(Path(connection.ca_file).read_bytes())
+        except OSError as error:
+            detail = f"the CA file {connection.ca_file} cannot be read: {error.strerror}"
+            raise ConfigurationError(detail) from error
+    system = ssl.get_default_verify_paths().cafile
+    if "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" in os.environ or system is None:
+        return grpc.ssl_channel_credentials()
+    return grpc.ssl_channel_credentials(Path(system).read_bytes())
+
+
+def open_channel(connection: Connection) -> grpc.Channel:
+    """A channel for ordinary code; it connects at the first call."""
+    options = channel_options(connection)
+    if not connection.tls:
+        return grpc.insecure_channel(connection.endpoint, options)
+    return grpc.secure_channel(connection.endpoint, tls_credentials(connection), options)
+
+
+def open_async_channel(connection: Connection) -> grpc.aio.Channel:
+    """A channel for asynchronous code; it connects at the first call."""
+    options = channel_options(connection)
+    if not connection.tls:
+        return grpc.aio.insecure_channel(connection.endpoint, options)
+    return grpc.aio.secure_channel(connection.endpoint, tls_credentials(connection), options)
+
+
+class PreparedChannel:
+    """A channel whose every call carries the key and has a deadline; generated stubs take it.
+
+    Works for both kinds of channel. Interceptors would do the same for more time a call, and call
+    credentials refuse to work over the plaintext that a mesh's sidecar takes.
+    """
+
+    def __init__(
+        self, channel: Any, api_key: str, timeout_seconds: float, stream_timeout_seconds: float
+    ) -> None:
+        self._channel = channel
+        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        self._timeout_seconds = timeout_seconds
+        self._stream_timeout_seconds = stream_timeout_seconds
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> PreparedCall:
+        """One message there, one back."""
+        return self._prepared(self._channel.unary_unary, self._timeout_seconds, args, kwargs)
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> PreparedCall:
+        """One message there, many back."""
+        return self._prepared(
+            self._channel.unary_stream, self._stream_timeout_seconds, args, kwargs
+        )
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> PreparedCall:
+        """Many messages there, one back."""
+        return self._prepared(
+            self._channel.stream_unary, self._stream_timeout_seconds, args, kwargs
+        )
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> PreparedCall:
+        """Many messages both ways."""
+        return self._prepared(
+            self._channel.stream_stream, self._stream_timeout_seconds, args, kwargs
+        )
+
+    def _prepared(
+        self, make: Callable[..., Any], timeout_seconds: float, args: Any, kwargs: Any
+    ) -> PreparedCall:
+        return PreparedCall(make(*args, **kwargs), self._metadata, timeout_seconds)
+
+
+class PreparedCall:
+    """A method of a stub with the key and the default deadline put in."""
+
+    def __init__(
+        self, method: Any, metadata: Sequence[tuple[str, str]], timeout_seconds: float
+    ) -> None:
+        self._method = method
+        self._metadata = tuple(metadata)
+        self._timeout_seconds = timeout_seconds
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._method(*args, **self._filled(kwargs))
+
+    def with_call(self, *args: Any, **kwargs: Any) -> Any:
+        """As in grpc: returns the response and the call."""
+        return self._method.with_call(*args, **self._filled(kwargs))
+
+    def future(self, *args: Any, **kwargs: Any) -> Any:
+        """As in grpc: returns at once."""
+        return self._method.future(*args, **self._filled(kwargs))
+
+    def _filled(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = self._timeout_seconds
+        kwargs["metadata"] = (*self._metadata, *(kwargs.get("metadata") or ()))
+        return kwargs

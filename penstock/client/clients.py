@@ -1,0 +1,269 @@
+"""The two clients: Client waits for answers, AsyncClient awaits them; all else is shared."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import grpc
+
+from penstock.client import operations
+from penstock.client.channels import PreparedChannel, open_async_channel, open_channel
+from penstock.client.configuration import Connection, find_connection
+from penstock.client.failures import errors_rebuilt
+from penstock.client.operations import Paged, Streaming, Unary
+from penstock.client.streams import AsyncStream, Stream
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Stub = TypeVar("Stub")
+Piece = TypeVar("Piece")
+Whole = TypeVar("Whole")
+
+TIMEOUT_SECONDS = 30.0
+STREAM_TIMEOUT_SECONDS = 600.0
+
+
+class _Transport:
+    """A prepared channel and the stubs made on it."""
+
+    def __init__(self, channel: Any, api_key: str, timeout: float, stream_timeout: float) -> None:
+        self.channel = channel
+        self._prepared: Any = PreparedChannel(channel, api_key, timeout, stream_timeout)
+        self._stubs: dict[Any, Any] = {}
+
+    def stub(self, service: Any) -> Any:
+        """The service's stub, made once."""
+        if service not in self._stubs:
+            self._stubs[service] = service(self._prepared)
+        return self._stubs[service]
+
+    def start(self, service: Any, method: str, request: Any, timeout: float | None) -> Any:
+        """Starts a call: an answer or iterator for ordinary code, a call object otherwise."""
+        return getattr(self.stub(service), method)(request, timeout=timeout)
+
+
+class _Blocking:
+    """What has blocking methods."""
+
+    def __init__(self, transport: _Transport) -> None:
+        self._transport = transport
+
+
+class _Awaiting:
+    """What has awaitable methods."""
+
+    def __init__(self, transport: _Transport) -> None:
+        self._transport = transport
+
+
+def _method(run: Callable[..., Any], build: Callable[..., Any]) -> Any:
+    """A method with the documentation and the signature of the operation that it runs."""
+    functools.update_wrapper(run, build, assigned=("__doc__", "__name__"))
+    del run.__wrapped__  # type: ignore[attr-defined]
+    signature = inspect.signature(build)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    parameters = [itself, *signature.parameters.values()]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def _call(build: Callable[P, Unary[R]]) -> Callable[Concatenate[_Blocking, P], R]:
+    def run(self: _Blocking, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        call = build(*args, **kwargs)
+        with errors_rebuilt():
+            answer = self._transport.start(call.service, call.method, call.request, call.timeout)
+        return call.read(answer)
+
+    return _method(run, build)  # type: ignore[no-any-return]
+
+
+def _list(build: Callable[P, Paged[R]]) -> Callable[Concatenate[_Blocking, P], list[R]]:
+    def run(self: _Blocking, /, *args: P.args, **kwargs: P.kwargs) -> list[R]:
+        call = build(*args, **kwargs)
+        items: list[R] = []
+        while True:
+            with errors_rebuilt():
+                page = self._transport.start(call.service, call.method, call.request, call.timeout)
+            items += call.items(page)
+            if not page.next_page_token:
+                return items
+            call.request.page_token = page.next_page_token
+
+    return _method(run, build)  # type: ignore[no-any-return]
+
+
+def _stream(
+    build: Callable[P, Streaming[Piece, Whole]],
+) -> Callable[Concatenate[_Blocking, P], Stream[Piece, Whole]]:
+    def run(self: _Blocking, /, *args: P.args, **kwargs: P.kwargs) -> Stream[Piece, Whole]:
+        call = build(*args, **kwargs)
+        if isinstance(call.request, AsyncIterable):
+            raise TypeError("asynchronous iterables are for AsyncClient")
+        started = self._transport.start(call.service, call.method, call.request, call.timeout)
+        return Stream(started, call.reader, call.request)
+
+    return _method(run, build)  # type: ignore[no-any-return]
+
+
+def _async_call(build: Callable[P, Unary[R]]) -> Callable[Concatenate[_Awaiting, P], Awaitable[R]]:
+    async def run(self: _Awaiting, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        call = build(*args, **kwargs)
+        with errors_rebuilt():
+            answer = await self._transport.start(
+                call.service, call.method, call.request, call.timeout
+            )
+        return call.read(answer)
+
+    return _method(run, build)  # type: ignore[no-any-return]
+
+
+def _async_list(
+    build: Callable[P, Paged[R]],
+) -> Callable[Concatenate[_Awaiting, P], Awaitable[list[R]]]:
+    async def run(self: _Awaiting, /, *args: P.args, **kwargs: P.kwargs) -> list[R]:
+        call = build(*args, **kwargs)
+        items: list[R] = []
+        while True:
+            with errors_rebuilt():
+                page = await self._transport.start(
+                    call.service, call.method, call.request, call.timeout
+                )
+            items += call.items(page)
+            if not page.next_page_token:
+                return items
+            call.request.page_token = page.next_page_token
+
+    return _method(run, build)  # type: ignore[no-any-return]
+
+
+def _async_stream(
+    build: Callable[P, Streaming[Piece, Whole]],
+) -> Callable[Concatenate[_Awaiting, P], AsyncStream[Piece, Whole]]:
+    def run(self: _Awaiting, /, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[Piece, Whole]:
+        call = build(*args, **kwargs)
+        started = self._transport.start(call.service, call.method, call.request, call.timeout)
+        return AsyncStream(started, call.reader, call.request)
+
+    return _method(run, build)  # type: ignore[no-any-return]
+
+
+class Models(_Blocking):
+    """Which models there are."""
+
+    list = _list(operations.list_models)
+    get = _call(operations.get_model)
+    versions = _list(operations.list_versions)
+
+
+class AsyncModels(_Awaiting):
+    """Which models there are."""
+
+    list = _async_list(operations.list_models)
+    get = _async_call(operations.get_model)
+    versions = _async_list(operations.list_versions)
+
+
+class Client(_Blocking):
+    """Calls Penstock from ordinary code; safe to share between threads, worth keeping.
+
+    ``endpoint`` and ``api_key`` come from PENSTOCK_ENDPOINT and PENSTOCK_API_KEY, or from the
+    configuration file, where they are not given (see penstock.client.configuration). The connection
+    is TLS unless ``tls=False``, http:// or the file asks for plaintext. ``timeout`` and
+    ``stream_timeout`` are the deadlines in seconds of calls that name none. UNAVAILABLE is tried
+    again up to three times while nothing of the answer has come and the deadline allows.
+
+    Raises ConfigurationError when it does not know where to connect; its methods raise
+    penstock.errors.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        api_key: str | None = None,
+        *,
+        tls: bool | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        stream_timeout: float = STREAM_TIMEOUT_SECONDS,
+    ) -> None:
+        self.connection: Connection = find_connection(endpoint, api_key, tls=tls, ca_file=ca_file)
+        channel, key = open_channel(self.connection), self.connection.api_key
+        super().__init__(_Transport(channel, key, timeout, stream_timeout))
+        self.models = Models(self._transport)
+
+    classify = _call(operations.classify)
+    extract_entities = _call(operations.extract_entities)
+    detect_objects = _call(operations.detect_objects)
+    predict = _call(operations.predict)
+    generate = _stream(operations.generate)
+    embed = _call(operations.embed)
+    embed_stream = _stream(operations.embed_stream)
+
+    def stub(self, service: Callable[[grpc.Channel], Stub]) -> Stub:
+        """A generated stub on this connection, with its key and deadlines, for everything else.
+
+        Its calls raise grpc.RpcError; ``penstock.error_of`` rebuilds what one carries.
+        """
+        return self._transport.stub(service)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Closes the connection and cancels what still runs on it."""
+        self._transport.channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClient(_Awaiting):
+    """Calls Penstock from asynchronous code; make it inside the running event loop, and keep it.
+
+    The arguments and errors are Client's, and so are the methods: await them, and read streams with
+    ``async for``.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        api_key: str | None = None,
+        *,
+        tls: bool | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        stream_timeout: float = STREAM_TIMEOUT_SECONDS,
+    ) -> None:
+        self.connection: Connection = find_connection(endpoint, api_key, tls=tls, ca_file=ca_file)
+        channel, key = open_async_channel(self.connection), self.connection.api_key
+        super().__init__(_Transport(channel, key, timeout, stream_timeout))
+        self.models = AsyncModels(self._transport)
+
+    classify = _async_call(operations.classify)
+    extract_entities = _async_call(operations.extract_entities)
+    detect_objects = _async_call(operations.detect_objects)
+    predict = _async_call(operations.predict)
+    generate = _async_stream(operations.generate)
+    embed = _async_call(operations.embed)
+    embed_stream = _async_stream(operations.embed_stream)
+
+    def stub(self, service: Callable[[grpc.aio.Channel], Stub]) -> Stub:
+        """A generated stub on this connection, with its key and deadlines, for everything else.
+
+        Its calls raise grpc.RpcError; ``penstock.error_of`` rebuilds what one carries.
+        """
+        return self._transport.stub(service)  # type: ignore[no-any-return]
+
+    async def close(self) -> None:
+        """Closes the connection and cancels what still runs on it."""
+        await self._transport.channel.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
