@@ -128,7 +128,7 @@ class BatchServiceServicer:
         """WatchBatch sends the batch as it is now, then again when it changes, at most once a second. The
         stream ends after the final state.
 
-        Errors: NOT_FOUND BATCH_NOT_FOUND.
+        Errors: NOT_FOUND BATCH_NOT_FOUND, ABORTED READER_STALLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

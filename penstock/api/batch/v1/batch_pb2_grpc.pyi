@@ -72,7 +72,7 @@ class BatchServiceStub:
     """WatchBatch sends the batch as it is now, then again when it changes, at most once a second. The
     stream ends after the final state.
 
-    Errors: NOT_FOUND BATCH_NOT_FOUND.
+    Errors: NOT_FOUND BATCH_NOT_FOUND, ABORTED READER_STALLED.
     """
 
 @_typing.type_check_only
@@ -119,7 +119,7 @@ class BatchServiceAsyncStub(BatchServiceStub):
     """WatchBatch sends the batch as it is now, then again when it changes, at most once a second. The
     stream ends after the final state.
 
-    Errors: NOT_FOUND BATCH_NOT_FOUND.
+    Errors: NOT_FOUND BATCH_NOT_FOUND, ABORTED READER_STALLED.
     """
 
 class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -193,7 +193,7 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         """WatchBatch sends the batch as it is now, then again when it changes, at most once a second. The
         stream ends after the final state.
 
-        Errors: NOT_FOUND BATCH_NOT_FOUND.
+        Errors: NOT_FOUND BATCH_NOT_FOUND, ABORTED READER_STALLED.
         """
 
 def add_BatchServiceServicer_to_server(servicer: BatchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -54,7 +54,7 @@ class EmbeddingsServiceStub:
 
     Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
     FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
-    BUDGET_EXHAUSTED.
+    BUDGET_EXHAUSTED, ABORTED READER_STALLED.
     """
 
 @_typing.type_check_only
@@ -83,7 +83,7 @@ class EmbeddingsServiceAsyncStub(EmbeddingsServiceStub):
 
     Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
     FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
-    BUDGET_EXHAUSTED.
+    BUDGET_EXHAUSTED, ABORTED READER_STALLED.
     """
 
 class EmbeddingsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -121,7 +121,7 @@ class EmbeddingsServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID,
         FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED, CONCURRENCY_LIMITED or
-        BUDGET_EXHAUSTED.
+        BUDGET_EXHAUSTED, ABORTED READER_STALLED.
         """
 
 def add_EmbeddingsServiceServicer_to_server(servicer: EmbeddingsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

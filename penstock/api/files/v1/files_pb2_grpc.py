@@ -113,7 +113,7 @@ class FilesServiceServicer:
         A file that is still growing ends where it ends now: what came is whole lines or row groups, in
         order. After a broken stream, go on with read_offset.
 
-        Errors: NOT_FOUND FILE_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID.
+        Errors: NOT_FOUND FILE_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, ABORTED READER_STALLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,7 +63,7 @@ class FilesServiceStub:
     A file that is still growing ends where it ends now: what came is whole lines or row groups, in
     order. After a broken stream, go on with read_offset.
 
-    Errors: NOT_FOUND FILE_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID.
+    Errors: NOT_FOUND FILE_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, ABORTED READER_STALLED.
     """
     DeleteFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.DeleteFileRequest, _files_pb2.DeleteFileResponse]
     """DeleteFile deletes a file for good. Deleting a deleted file is NOT_FOUND.
@@ -106,7 +106,7 @@ class FilesServiceAsyncStub(FilesServiceStub):
     A file that is still growing ends where it ends now: what came is whole lines or row groups, in
     order. After a broken stream, go on with read_offset.
 
-    Errors: NOT_FOUND FILE_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID.
+    Errors: NOT_FOUND FILE_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, ABORTED READER_STALLED.
     """
     DeleteFile: _aio.UnaryUnaryMultiCallable[_files_pb2.DeleteFileRequest, _files_pb2.DeleteFileResponse]  # type: ignore[assignment]
     """DeleteFile deletes a file for good. Deleting a deleted file is NOT_FOUND.
@@ -170,7 +170,7 @@ class FilesServiceServicer(metaclass=_abc_1.ABCMeta):
         A file that is still growing ends where it ends now: what came is whole lines or row groups, in
         order. After a broken stream, go on with read_offset.
 
-        Errors: NOT_FOUND FILE_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID.
+        Errors: NOT_FOUND FILE_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, ABORTED READER_STALLED.
         """
 
     @_abc_1.abstractmethod

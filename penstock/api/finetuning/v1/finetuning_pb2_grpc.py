@@ -132,7 +132,8 @@ class FineTuningServiceServicer:
         broke) as they happen: changes of state, metrics, checkpoints, log lines. The stream ends after
         the event of the final state.
 
-        Errors: NOT_FOUND FINE_TUNING_JOB_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID.
+        Errors: NOT_FOUND FINE_TUNING_JOB_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, ABORTED
+        READER_STALLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -72,7 +72,8 @@ class FineTuningServiceStub:
     broke) as they happen: changes of state, metrics, checkpoints, log lines. The stream ends after
     the event of the final state.
 
-    Errors: NOT_FOUND FINE_TUNING_JOB_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID.
+    Errors: NOT_FOUND FINE_TUNING_JOB_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, ABORTED
+    READER_STALLED.
     """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_finetuning_pb2.ListCheckpointsRequest, _finetuning_pb2.ListCheckpointsResponse]
     """ListCheckpoints lists a job's checkpoints, latest first.
@@ -124,7 +125,8 @@ class FineTuningServiceAsyncStub(FineTuningServiceStub):
     broke) as they happen: changes of state, metrics, checkpoints, log lines. The stream ends after
     the event of the final state.
 
-    Errors: NOT_FOUND FINE_TUNING_JOB_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID.
+    Errors: NOT_FOUND FINE_TUNING_JOB_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, ABORTED
+    READER_STALLED.
     """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_finetuning_pb2.ListCheckpointsRequest, _finetuning_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """ListCheckpoints lists a job's checkpoints, latest first.
@@ -203,7 +205,8 @@ class FineTuningServiceServicer(metaclass=_abc_1.ABCMeta):
         broke) as they happen: changes of state, metrics, checkpoints, log lines. The stream ends after
         the event of the final state.
 
-        Errors: NOT_FOUND FINE_TUNING_JOB_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID.
+        Errors: NOT_FOUND FINE_TUNING_JOB_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID, ABORTED
+        READER_STALLED.
         """
 
     @_abc_1.abstractmethod

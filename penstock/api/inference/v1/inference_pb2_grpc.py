@@ -128,7 +128,7 @@ class InferenceServiceServicer:
 
         Errors: NOT_FOUND MODEL_NOT_FOUND or VERSION_NOT_FOUND, INVALID_ARGUMENT FIELD_INVALID or
         INPUT_TOO_LONG, FAILED_PRECONDITION TASK_MISMATCH, RESOURCE_EXHAUSTED RATE_LIMITED,
-        CONCURRENCY_LIMITED or BUDGET_EXHAUSTED.
+        CONCURRENCY_LIMITED or BUDGET_EXHAUSTED, ABORTED READER_STALLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
