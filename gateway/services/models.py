@@ -32,7 +32,7 @@ class ModelsService:
         visible = {
             name: record
             for name, record in self._catalog.models().items()
-            if call.principal.may_use(name)
+            if _visible(record, call)
             and request.task in ("", record.versions[current_version(record)].spec.task)
         }
         last = read_page_token(request.page_token)
@@ -62,9 +62,15 @@ class ModelsService:
 
     def _record(self, model: str, call: Call) -> ModelRecord:
         record = self._catalog.models().get(model)
-        if record is None or not call.principal.may_use(model):
+        if record is None or not _visible(record, call):
             raise ModelNotFound(model)
         return record
+
+
+def _visible(record: ModelRecord, call: Call) -> bool:
+    """A model whose versions are all retired is gone, as calls to it find too."""
+    wanted = any(version.state == "wanted" for version in record.versions.values())
+    return wanted and call.principal.may_use(record.name)
 
 
 def _page(names: Sequence[str], page_size: int) -> tuple[Sequence[str], str]:
