@@ -60,7 +60,7 @@ status: setup  ## shows what the local cluster runs
 	@$(VENV)/bin/penstock status
 
 demo: setup  ## starts a private cluster, calls every model, prints the answers, leaves nothing running
-	@$(PY) -m penstock.service.local.demo
+	@$(PY) -m examples.demo
 
 models: setup  ## builds the demo models, seconds each, into .penstock/artifacts
 	@$(PY) -m workers.demo_models --out .penstock/artifacts
