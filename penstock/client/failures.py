@@ -18,7 +18,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Unreachable(Unavailable):
-    """No gateway answered: wrong address, no route, or nothing listens there.
+    """No gateway answered: wrong address, nothing listens there, or the connection was lost.
 
     Raised by the client, never by a server.
     """
