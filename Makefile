@@ -84,6 +84,7 @@ check: setup  ## format, lint, types, imports, file sizes, contracts; then fails
 	@$(VENV)/bin/lint-imports
 	@echo "== contracts"
 	@$(PY) -m protos.generate --check
+	@$(PY) -m protos.lint
 	@echo "== types"
 	@$(VENV)/bin/mypy
 	@echo "== a clean tree"
