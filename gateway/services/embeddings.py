@@ -14,6 +14,7 @@ from gateway.calls import Call
 from gateway.catalog import Target
 from gateway.dispatch import Answer, Dispatch
 from gateway.services.pipelining import as_ready
+from gateway.services.translation import translated
 from gateway.validation.embeddings import (
     check_embed,
     check_embed_fits,
@@ -43,7 +44,7 @@ class EmbeddingsService:
         tensor = text_tensor(request.texts)
         rows = len(request.texts)
         answer = await self._dispatch.infer(target, rows, [tensor], call, tier=request.tier)
-        found, usage = embeddings(answer, target.spec, request.options)
+        found, usage = await translated(rows, embeddings, answer, target.spec, request.options)
         metadata = response_metadata(target, answer, call, usage)
         return pb.EmbedResponse(embeddings=found, metadata=metadata)
 
@@ -93,7 +94,9 @@ class _Groups:
                 self._call,
                 tier=self._opening.tier,
             )
-            found, usage = embeddings(answer, self._target.spec, self._opening.options)
+            found, usage = await translated(
+                len(request.texts), embeddings, answer, self._target.spec, self._opening.options
+            )
         except PenstockError as error:
             response.error.CopyFrom(status_of(error))
             return response, 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -11,13 +10,11 @@ from gateway.adapters.usage import image_usage, row_usage, token_count, token_us
 from gateway.answers import response_metadata
 from gateway.calls import Call
 from gateway.dispatch import Dispatch
+from gateway.services.translation import translated
 from gateway.validation import inference as validation
 from gateway.validation.features import read_features
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.errors import ReplicaUnavailable
-
-MANY_ROWS = 500
-"""From here on, rows are translated in a thread, so that other calls need not wait for it."""
 
 
 class InferenceService:
@@ -31,17 +28,11 @@ class InferenceService:
         validation.check_predict(request)
         target = self._dispatch.resolve(request.model, request.model_version, tabular.TASKS, call)
         spec = target.spec
-        many = len(request.rows.rows) + request.matrix.rows > MANY_ROWS
-        if many:
-            rows, values = await asyncio.to_thread(read_features, request, spec.features)
-        else:
-            rows, values = read_features(request, spec.features)
+        given = len(request.rows.rows) or request.matrix.rows
+        rows, values = await translated(given, read_features, request, spec.features)
         tensor = tabular.features_tensor(values, spec)
         answer = await self._dispatch.infer(target, rows, [tensor], call, tier=request.tier)
-        if many:
-            found, confidence = await asyncio.to_thread(tabular.predictions, answer, spec)
-        else:
-            found, confidence = tabular.predictions(answer, spec)
+        found, confidence = await translated(rows, tabular.predictions, answer, spec)
         metadata = response_metadata(target, answer, call, row_usage(rows), confidence)
         return pb.PredictResponse(predictions=found, metadata=metadata)
 

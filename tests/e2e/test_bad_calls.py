@@ -57,17 +57,14 @@ class Caller:
         self.credentials = credentials
 
     async def refused(
-        self, method: str, request: Any, metadata: Any = None, timeout: float | None = 30.0
+        self, method: str, request: Any, metadata: Any = None, seconds: float = 30.0
     ) -> Refusal:
         """The refusal of a unary method, or of a stream's first message."""
         service = self.embeddings if method == "Embed" else self.inference
         metadata = self.credentials if metadata is None else metadata
-        call = getattr(service, method)(request, metadata=metadata, timeout=timeout)
+        call = getattr(service, method)(request, metadata=metadata, timeout=seconds)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            if method == "Generate":
-                await call.read()
-            else:
-                await call
+            await (call.read() if method == "Generate" else call)
         return refusal_of(caught.value)
 
 
@@ -238,7 +235,7 @@ async def test_metadata_that_is_too_large_is_refused(caller: Caller, triton: Tri
 
 
 async def test_a_deadline_that_has_passed_runs_nothing(caller: Caller, triton: TritonLog) -> None:
-    refusal = await triton.untouched(lambda: caller.refused("Classify", GOOD, timeout=0.0))
+    refusal = await triton.untouched(lambda: caller.refused("Classify", GOOD, seconds=0.0))
     assert refusal.code is Code.DEADLINE_EXCEEDED
 
 
@@ -262,8 +259,9 @@ async def test_an_unknown_method_is_unimplemented(
     caller: Caller, triton: TritonLog, method: str
 ) -> None:
     async def attempt() -> Refusal:
+        call: Any = caller.channel.unary_unary(method)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await caller.channel.unary_unary(method)(b"", metadata=caller.credentials)
+            await call(b"", metadata=caller.credentials)
         return refusal_of(caught.value)
 
     assert (await triton.untouched(attempt)).code is Code.UNIMPLEMENTED
