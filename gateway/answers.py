@@ -21,22 +21,23 @@ def response_metadata(
 ) -> pb.ResponseMetadata:
     """Describes the answer and leaves the usage on the call for the meter."""
     call.usage = usage
-    return pb.ResponseMetadata(
+    metadata = pb.ResponseMetadata(
         request_id=call.request_id,
         model=target.model,
         model_version=target.version,
         region=answer.region,
         replica=answer.replica,
-        timing=pb.Timing(
-            total=_duration(time.monotonic() - call.started),
-            queue=_duration(answer.queue_seconds),
-            inference=_duration(answer.inference_seconds),
-        ),
         usage=usage,
         confidence=confidence,
     )
+    # Set in place: building and copying three messages costs every call twice as much.
+    timing = metadata.timing
+    _set(timing.total, time.monotonic() - call.started)
+    _set(timing.queue, answer.queue_seconds)
+    _set(timing.inference, answer.inference_seconds)
+    return metadata
 
 
-def _duration(seconds: float) -> Duration:
-    whole = int(seconds)
-    return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
+def _set(duration: Duration, seconds: float) -> None:
+    duration.seconds = whole = int(seconds)
+    duration.nanos = int((seconds - whole) * 1e9)

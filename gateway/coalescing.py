@@ -109,6 +109,7 @@ class Lane:
         self._queued_cost = 0
         self._seconds_per_cost = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pump_due = False
 
     @property
     def cost_cap(self) -> float:
@@ -124,8 +125,12 @@ class Lane:
         remaining = call.deadline - member.queued
         self._refuse_hopeless(remaining)
         self._push(member)
-        timer = asyncio.get_running_loop().call_later(remaining, _expire, member)
-        self.pump()
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(remaining, _expire, member)
+        if not self._pump_due:
+            # Calls that arrive in the same turn of the loop leave together.
+            self._pump_due = True
+            loop.call_soon(self.pump)
         try:
             return await member.future
         finally:
@@ -135,6 +140,7 @@ class Lane:
 
     def pump(self) -> None:
         """Sends what can be sent now; called whenever a slot or a replica may have come free."""
+        self._pump_due = False
         while self._queue:
             replica = self._router.pick(self._triton_name, free_only=True)
             if replica is None:
@@ -187,7 +193,7 @@ class Lane:
         return members
 
     async def _send(self, batch: Batch, replica: Replica, load: ModelLoad) -> None:
-        lost = False
+        began, lost = time.monotonic(), False
         try:
             await self._infer(batch, replica)
         except ReplicaLost as error:
@@ -204,7 +210,7 @@ class Lane:
             log.exception("inference failed", extra={"replica": replica.id})
             _settle(batch.members, InternalError())
         finally:
-            self._router.end(load, lost=lost)
+            self._router.end(load, time.monotonic() - began, lost=lost)
             if lost:
                 self._retry_elsewhere(batch)
             self.pump()

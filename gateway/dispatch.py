@@ -127,7 +127,7 @@ class Dispatch:
             raise ReplicaUnavailable(target.model) from None
         finally:
             await messages.aclose()
-            self._router.end(load, lost=lost)
+            self._router.end(load, time.monotonic() - sent, lost=lost)
 
     async def _infer_chunks(
         self, lane: Lane, rows: int, most: int, inputs: Sequence[Tensor], call: Call, tier: int

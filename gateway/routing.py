@@ -19,17 +19,27 @@ LONGEST_EJECTION_SECONDS = 5.0
 RETRY_SHARE = 0.2
 """Retries allowed for each success (the retry budget)."""
 MOST_SAVED_RETRIES = 20.0
+LONG_CALL_SECONDS = 0.005
+"""From here on, one call more than the replica can run waits there, so that it never idles between
+calls; shorter calls gain more from being merged meanwhile."""
 
 
 @dataclass(slots=True, eq=False)
 class ModelLoad:
     """How one replica fares with one model."""
 
-    allowed: int
-    """Merged calls that may be in flight at once."""
+    instances: int
+    """Executions that the replica runs side by side."""
     in_flight: int = 0
+    long_calls: bool = False
+    """Whether the last call took long enough to keep the next one waiting at the replica."""
     failures: int = 0
     ejected_until: float = 0.0
+
+    @property
+    def allowed(self) -> int:
+        """Calls that may be in flight at once."""
+        return self.instances + self.long_calls
 
 
 @dataclass(slots=True, eq=False)
@@ -65,8 +75,7 @@ class Router:
                     record.id, record.region, record.endpoint, self._connect(record.endpoint)
                 )
             known.loads = {
-                model.triton_name: known.loads.get(model.triton_name)
-                or ModelLoad(allowed=model.instances + 1)
+                model.triton_name: known.loads.get(model.triton_name) or ModelLoad(model.instances)
                 for model in record.models
             }
             replicas[record.id] = known
@@ -111,9 +120,10 @@ class Router:
         load.in_flight += 1
         return load
 
-    def end(self, load: ModelLoad, *, lost: bool) -> None:
+    def end(self, load: ModelLoad, seconds: float, *, lost: bool) -> None:
         """Counts a call out; a lost one ejects the replica for this model for a growing while."""
         load.in_flight -= 1
+        load.long_calls = seconds >= LONG_CALL_SECONDS
         if not lost:
             load.failures = 0
             self._saved_retries = min(MOST_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)

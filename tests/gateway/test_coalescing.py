@@ -86,14 +86,12 @@ def submit(lane: Lane, *values: float, seconds: float = 30.0, tier: int = 2) -> 
     return asyncio.create_task(lane.submit(len(values), rows_of(*values), a_call(seconds), tier))
 
 
-async def hold(lane: Lane, replica: ScriptedReplica) -> list[asyncio.Task[Part]]:
-    """Fills the replica's two allowed calls, so that what comes next must wait."""
+async def hold(lane: Lane, replica: ScriptedReplica) -> asyncio.Task[Part]:
+    """Fills the one call that the replica runs, so that what comes next must wait."""
     replica.gate.clear()
     before = len(replica.requests)
-    held = []
-    for value in (100.0, 200.0):
-        held.append(submit(lane, value))
-        await until(lambda: len(replica.requests) == before + len(held))
+    held = submit(lane, 100.0)
+    await until(lambda: len(replica.requests) == before + 1)
     return held
 
 
@@ -112,8 +110,8 @@ async def test_waiting_calls_leave_as_one_and_each_gets_its_own_rows(
     replica.gate.set()
     answers = [list(read_floats((await task).outputs[0])) for task in waiting]
     assert answers == [[2.0], [4.0, 4.0], [6.0, 6.0, 6.0]]
-    await asyncio.gather(*held)
-    assert replica.rows() == [1, 1, 6]
+    await held
+    assert replica.rows() == [1, 6]
 
 
 async def test_a_merged_call_never_has_more_rows_than_the_model_takes(
@@ -123,8 +121,8 @@ async def test_a_merged_call_never_has_more_rows_than_the_model_takes(
     waiting = [submit(lane, 1.0, 2.0, 3.0) for _ in range(7)]
     await asyncio.sleep(0)
     replica.gate.set()
-    await asyncio.gather(*held, *waiting)
-    assert sum(replica.rows()) == 2 + 21
+    await asyncio.gather(held, *waiting)
+    assert sum(replica.rows()) == 1 + 21
     assert max(replica.rows()) == 6
 
 
@@ -137,9 +135,9 @@ async def test_the_urgent_tier_leaves_first_and_tiers_do_not_mix(
     urgent = submit(lane, 7.0, tier=1)
     await asyncio.sleep(0)
     replica.gate.set()
-    await asyncio.gather(*held, *slow, urgent)
+    await asyncio.gather(held, *slow, urgent)
     priorities = [request.parameters["priority"].int64_param for request in replica.requests]
-    assert priorities == [2, 2, 1, 3]
+    assert priorities == [2, 1, 3]
 
 
 async def test_one_bad_member_of_a_merged_call_fails_alone(
@@ -157,7 +155,7 @@ async def test_one_bad_member_of_a_merged_call_fails_alone(
     await asyncio.sleep(0)
     replica.gate.set()
     answers = await asyncio.gather(*waiting, return_exceptions=True)
-    await asyncio.gather(*held)
+    await held
     assert isinstance(answers[1], InvalidArgument)
     assert "secret" not in str(answers[1])
     for answer, expected in ((answers[0], 2.0), (answers[2], 4.0)):
@@ -175,17 +173,16 @@ async def test_a_member_that_leaves_before_sending_is_not_sent(
     await asyncio.gather(leaver, return_exceptions=True)
     replica.gate.set()
     assert list(read_floats((await stayer).outputs[0])) == [4.0]
-    await asyncio.gather(*held)
-    assert replica.rows() == [1, 1, 1]
+    await held
+    assert replica.rows() == [1, 1]
 
 
 async def test_the_call_is_cancelled_when_its_last_member_has_left(
     lane: Lane, replica: ScriptedReplica
 ) -> None:
     held = await hold(lane, replica)
-    for task in held:
-        task.cancel()
-    await until(lambda: replica.cancelled == 2)
+    held.cancel()
+    await until(lambda: replica.cancelled == 1)
     replica.gate.set()
     assert list(read_floats((await lane.submit(1, rows_of(5.0), a_call(), 2)).outputs[0])) == [10.0]
 
@@ -199,7 +196,7 @@ async def test_a_member_whose_deadline_passes_does_not_take_others_along(
         await short
     replica.gate.set()
     assert list(read_floats((await long).outputs[0])) == [4.0]
-    await asyncio.gather(*held)
+    await held
 
 
 async def test_a_lost_replica_s_calls_are_answered_by_another(
@@ -247,4 +244,4 @@ async def test_a_call_that_would_wait_past_its_deadline_is_refused_at_once(
     assert time.monotonic() - began < 0.4
     assert (caught.value.retry_after_seconds or 0) > 0.5
     replica.gate.set()
-    await asyncio.gather(*held, *waiting)
+    await asyncio.gather(held, *waiting)

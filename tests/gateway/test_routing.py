@@ -40,7 +40,7 @@ async def test_work_spreads_over_all_replicas() -> None:
 async def test_near_replicas_come_first_and_far_ones_when_near_ones_are_full() -> None:
     router = Router("here")
     router.update([record("near"), record("far", region="there")])
-    assert picks(router, 4, free_only=True) == {"near": 2, "far": 2}
+    assert picks(router, 2, free_only=True) == {"near": 1, "far": 1}
     assert router.pick(MODEL, free_only=True) is None
 
 
@@ -54,7 +54,7 @@ async def test_a_lost_replica_is_skipped_for_a_growing_while(
     for pause in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0):
         replica = router.pick(MODEL, free_only=True)
         assert replica is not None
-        router.end(router.begin(replica, MODEL), lost=True)
+        router.end(router.begin(replica, MODEL), 0.001, lost=True)
         assert not router.usable(MODEL)
         now += pause - 0.01
         assert router.pick(MODEL, free_only=True) is None
@@ -65,7 +65,7 @@ async def test_a_lost_replica_is_skipped_for_a_growing_while(
 async def test_a_replica_keeps_its_load_when_the_registry_is_read_again() -> None:
     router = Router("here")
     router.update([record("only")])
-    assert picks(router, 5, free_only=True) == {"only": 2}
+    assert picks(router, 2, free_only=True) == {"only": 1}
     router.update([record("only")])
     assert router.pick(MODEL, free_only=True) is None
     router.update([record("only", endpoint="127.0.0.1:2")])
@@ -82,5 +82,16 @@ async def test_retries_are_a_fifth_of_successes() -> None:
     replica = router.pick(MODEL, free_only=True)
     assert replica is not None
     for _ in range(50):
-        router.end(router.begin(replica, MODEL), lost=False)
+        router.end(router.begin(replica, MODEL), 0.001, lost=False)
     assert sum(router.may_retry() for _ in range(100)) in (9, 10)
+
+
+async def test_a_replica_of_long_calls_keeps_the_next_one_at_hand() -> None:
+    router = Router("here")
+    router.update([record("only")])
+    replica = router.pick(MODEL, free_only=True)
+    assert replica is not None
+    router.end(router.begin(replica, MODEL), 0.2, lost=False)
+    assert picks(router, 5, free_only=True) == {"only": 2}
+    router.end(replica.loads[MODEL], 0.001, lost=False)
+    assert router.pick(MODEL, free_only=True) is None
