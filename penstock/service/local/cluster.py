@@ -211,7 +211,7 @@ class LocalCluster:
         while not (built and wanted <= ready):
             built = build.done()
             for package in build.finished():
-                wanted.add(self.records.register(package).name)
+                wanted.add(self.records.register(package, replace=True).name)
             with gateway_view(self.endpoint, self.api_key) as view:
                 self.versions = view.versions() or []
             for version in self.versions:

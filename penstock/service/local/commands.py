@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock.client.configuration import config_path
+from penstock.service.local.administration import Json, keys
 from penstock.service.local.building import BuildFailed
 from penstock.service.local.cli_configuration import write_configuration
 from penstock.service.local.cluster import (
@@ -40,10 +41,10 @@ NOT_RUNNING = 3
 StateDir = Annotated[
     Path, typer.Option(help="Where the cluster keeps its data, logs and state file.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 console = Console()
 server = typer.Typer(no_args_is_help=True)
+server.add_typer(keys, name="keys")
 
 
 @server.command()

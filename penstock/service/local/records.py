@@ -1,4 +1,4 @@
-"""What a local cluster writes into its own Redis: models, and keys to call them with."""
+"""What a person or a test changes in a cluster's Redis: models, and keys to call them with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from penstock.errors import VersionExists
 from penstock.service import keys
 from penstock.service.api_keys import KeyStore, parse
-from penstock.service.packages import package_digest, read_spec
+from penstock.service.packages import package_digest, verify_package
 from penstock.service.redis import connect
 from penstock.service.registry import ModelRecord, ModelRegistry
 
@@ -30,60 +30,61 @@ class Records:
         self._soft_url = soft_redis_url
         self._pepper = pepper.encode()
 
-    def forget_replicas(self) -> None:
-        """Clears the soft Redis: replicas of an earlier run are gone."""
-        self._with_redis(self._soft_url, lambda redis: redis.flushdb())
+    def with_keys(self, use: Callable[[KeyStore], Awaitable[T]]) -> T:
+        """Runs ``use`` on the API keys. Raises RedisError and what ``use`` raises."""
+        return _with_redis(self._control_url, lambda redis: use(KeyStore(redis, self._pepper)))
 
-    def register(self, package: Path) -> ModelRecord:
-        """Makes a package on this machine's disk wanted, in place of another of its version.
+    def with_models(self, use: Callable[[ModelRegistry], Awaitable[T]]) -> T:
+        """Runs ``use`` on the wanted models. Raises RedisError and what ``use`` raises."""
+        return _with_redis(self._control_url, lambda redis: use(ModelRegistry(redis)))
 
-        Raises PackageInvalid.
+    def register(self, package: Path, *, replace: bool = False) -> ModelRecord:
+        """Makes a package on this machine's disk wanted; the newest version takes all traffic.
+
+        ``replace`` forgets another package of the same version, which cannot happen elsewhere.
+        Raises PackageInvalid, VersionExists.
         """
-        spec, digest, uri = read_spec(package), package_digest(package), package.resolve().as_uri()
+        spec = verify_package(package, None)
+        uri, digest = package.resolve().as_uri(), package_digest(package)
 
         async def put(redis: Redis) -> ModelRecord:
             registry = ModelRegistry(redis)
             try:
                 return await registry.register(uri, digest, spec, take_traffic=True)
             except VersionExists:
-                # Elsewhere a version never changes; here its recipe did, and it was built again.
+                if not replace:
+                    raise
                 await _answer(redis.hdel(keys.MODELS, spec.name))
                 return await registry.register(uri, digest, spec, take_traffic=True)
 
-        return self._with_redis(self._control_url, put)
+        return _with_redis(self._control_url, put)
 
     def create_key(self, name: str, scopes: Sequence[str] = ("*",), **limits: Any) -> str:
         """The text of a new API key of tenant ``local``; ``limits`` as KeyStore.create takes."""
-
-        async def create(redis: Redis) -> str:
-            store = KeyStore(redis, self._pepper)
-            _, text = await store.create(LOCAL_TENANT, name, scopes, **limits)
-            return text
-
-        return self._with_redis(self._control_url, create)
+        return self.with_keys(lambda store: store.create(LOCAL_TENANT, name, scopes, **limits))[1]
 
     def is_usable(self, key: str) -> bool:
         """Whether the key's id is known and not revoked."""
         parsed = parse(key)
-
         if parsed is None:
             return False
+        record = self.with_keys(lambda store: store.find(parsed.id))
+        return record is not None and record.revoked_at is None
 
-        async def usable(redis: Redis) -> bool:
-            record = await KeyStore(redis, self._pepper).find(parsed.id)
-            return record is not None and record.revoked_at is None
+    def forget_replicas(self) -> None:
+        """Clears the soft Redis: replicas of an earlier run are gone."""
+        _with_redis(self._soft_url, lambda redis: redis.flushdb())
 
-        return self._with_redis(self._control_url, usable)
 
-    def _with_redis(self, url: str, use: Callable[[Redis], Awaitable[T]]) -> T:
-        async def run() -> T:
-            redis = connect(url)
-            try:
-                return await use(redis)
-            finally:
-                await redis.aclose()
+def _with_redis(url: str, use: Callable[[Redis], Awaitable[T]]) -> T:
+    async def run() -> T:
+        redis = connect(url)
+        try:
+            return await use(redis)
+        finally:
+            await redis.aclose()
 
-        return _wait_for(run())
+    return _wait_for(run())
 
 
 def _wait_for(work: Coroutine[Any, Any, T]) -> T:
