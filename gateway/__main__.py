@@ -8,6 +8,7 @@ import logging
 import signal
 
 import uvloop
+from redis.exceptions import RedisError
 
 from gateway.processes import run_processes
 from gateway.server import Gateway
@@ -45,9 +46,16 @@ def main() -> None:
     """Reads the settings and serves."""
     settings = read_settings(GatewaySettings)
     configure_logging(settings.log_level)
-    if settings.processes > 1:
-        raise SystemExit(run_processes(settings))
-    uvloop.run(serve(settings))
+    try:
+        if settings.processes > 1:
+            raise SystemExit(run_processes(settings))
+        uvloop.run(serve(settings))
+    except RedisError as error:
+        log.critical("Redis cannot be used", extra={"cause": error})
+        raise SystemExit(1) from None
+    except (OSError, RuntimeError) as error:
+        log.critical(f"cannot serve on {settings.listen}", extra={"cause": error})
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -167,7 +167,8 @@ class Pipeline:
     ) -> Call:
         metadata = _single(tuple(context.invocation_metadata() or ()))
         principal = await self._identifier.identify(metadata)
-        authorise(principal, method.scope)
+        if method.run is not _unserved:
+            authorise(principal, method.scope)
         await self._limits.admit(principal)
         remaining = context.time_remaining()
         seconds = method.default_deadline_seconds if remaining is None else remaining

@@ -1,4 +1,8 @@
-"""Generate: a prompt or a chat to the inputs of a streaming model, and its messages back."""
+"""Generate: a prompt or a chat to the inputs of a streaming model, and its messages back.
+
+Our own runtime has the inputs and outputs of Triton's vLLM backend; that backend gives some outputs
+only when asked, and counts tokens message by message where ours gives totals.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from gateway.adapters.signatures import GENERATION
 from gateway.dispatch import Answer
 from gateway.tensors import Tensor, bytes_tensor, read_bytes, read_ints
 from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.service.packages import ModelSpec
 
 TASKS = frozenset({GENERATION})
 
@@ -20,14 +25,16 @@ _ROLES = {
 }
 _FINISH_REASONS: Mapping[bytes, pb.FinishReason.ValueType] = {
     b"": pb.FINISH_REASON_UNSPECIFIED,
+    b"None": pb.FINISH_REASON_UNSPECIFIED,
     b"stop": pb.FINISH_REASON_STOP,
     b"length": pb.FINISH_REASON_LENGTH,
 }
+_ASKED_OF_VLLM = ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens")
 _TRUE = b"\x01"
 
 
 class Step(NamedTuple):
-    """One message of a generation."""
+    """One message of a generation; the counts are totals so far."""
 
     delta: str
     finish_reason: pb.FinishReason.ValueType
@@ -35,7 +42,27 @@ class Step(NamedTuple):
     tokens_written: int
 
 
-def generation_tensors(request: pb.GenerateRequest) -> list[Tensor]:
+class StepReader:
+    """Reads the messages of one generation."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._counts_each_message = spec.runtime == "vllm"
+        self._written = 0
+
+    def read(self, answer: Answer) -> Step:
+        """The next message; raises KeyError when it lacks what every message has."""
+        outputs = answer.outputs
+        counted = read_ints(outputs["num_output_tokens"])[0]
+        self._written = self._written + counted if self._counts_each_message else counted
+        return Step(
+            read_bytes(outputs["text_output"])[0].decode(),
+            _FINISH_REASONS[read_bytes(outputs["finish_reason"])[0]],
+            read_ints(outputs["num_input_tokens"])[0],
+            self._written,
+        )
+
+
+def generation_tensors(request: pb.GenerateRequest, spec: ModelSpec) -> list[Tensor]:
     """The inputs of a text-generation model; what the request leaves out is the model's choice."""
     inputs = [
         bytes_tensor("text_input", [request.prompt.encode()]),
@@ -45,18 +72,14 @@ def generation_tensors(request: pb.GenerateRequest) -> list[Tensor]:
     if request.messages:
         chat = [{"role": _ROLES[m.role], "content": m.content} for m in request.messages]
         inputs.append(bytes_tensor("messages", [json.dumps(chat).encode()]))
-    return inputs
+    return inputs + reporting_tensors(spec)
 
 
-def step(answer: Answer) -> Step:
-    """One message of the model; the token counts are running totals."""
-    outputs = answer.outputs
-    return Step(
-        read_bytes(outputs["text_output"])[0].decode(),
-        _FINISH_REASONS[read_bytes(outputs["finish_reason"])[0]],
-        read_ints(outputs["num_input_tokens"])[0],
-        read_ints(outputs["num_output_tokens"])[0],
-    )
+def reporting_tensors(spec: ModelSpec) -> list[Tensor]:
+    """What else a runtime must be given, so that it says why it stopped and what it used."""
+    if spec.runtime != "vllm":
+        return []
+    return [Tensor(name, "BOOL", (1,), _TRUE) for name in _ASKED_OF_VLLM]
 
 
 def _sampling(given: pb.GenerationParameters) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from tritonclient.grpc import service_pb2 as pb
 
 from gateway.adapters.signatures import TensorSpec, signature_of
-from gateway.adapters.usage import image_usage, row_usage, token_count, token_usage
+from gateway.adapters.usage import image_usage, row_usage, token_usage
 from gateway.catalog import Target
 from gateway.dispatch import Answer
-from gateway.tensors import count_rows, read_bytes, read_ints
+from gateway.tensors import count_rows
 from penstock.api.types.v1 import metadata_pb2
 
 
@@ -48,17 +48,8 @@ def model_metadata(target: Target, versions: list[str]) -> pb.ModelMetadataRespo
     )
 
 
-def is_last(answer: Answer) -> bool:
-    """Whether a message of a generation is its last."""
-    return read_bytes(answer.outputs["finish_reason"])[0] != b""
-
-
 def usage_of(target: Target, answer: Answer, rows: int) -> metadata_pb2.Usage:
-    """What one answer used, in the unit of the model's family."""
-    outputs = answer.outputs
-    if "num_output_tokens" in outputs:
-        read = read_ints(outputs["num_input_tokens"])[0]
-        return token_count(read, read_ints(outputs["num_output_tokens"])[0])
-    if "tokens" in outputs:
+    """What an answer in one message used, in the unit of the model's family."""
+    if "tokens" in answer.outputs:
         return token_usage(answer)
     return row_usage(rows) if target.spec.task.startswith("tabular-") else image_usage(rows)

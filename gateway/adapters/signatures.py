@@ -34,7 +34,7 @@ _IMAGE = TensorSpec("image", "BYTES", (1,))
 _TOKENS = TensorSpec("tokens", "INT32", (1,))
 _GENERATION = Signature(
     (
-        TensorSpec("text_input", "BYTES", (1,)),
+        TensorSpec("text_input", "BYTES", (1,), optional=True),
         TensorSpec("messages", "BYTES", (1,), optional=True),
         TensorSpec("stream", "BOOL", (1,), optional=True),
         TensorSpec("sampling_parameters", "BYTES", (1,), optional=True),

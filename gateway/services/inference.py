@@ -88,10 +88,12 @@ class InferenceService:
         target = self._dispatch.resolve(
             request.model, request.model_version, generation.TASKS, call
         )
-        inputs = generation.generation_tensors(request)
+        validation.check_generate_fits(request, target.spec)
+        inputs = generation.generation_tensors(request, target.spec)
+        reader = generation.StepReader(target.spec)
         async with aclosing(self._dispatch.stream(target, inputs, call, tier=request.tier)) as got:
             async for answer in got:
-                step = generation.step(answer)
+                step = reader.read(answer)
                 usage = call.usage = token_count(step.tokens_read, step.tokens_written)
                 if step.finish_reason:
                     metadata = response_metadata(target, answer, call, usage)

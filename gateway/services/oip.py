@@ -13,14 +13,16 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.adapters.oip import infer_response, is_last, model_metadata, usage_of
+from gateway.adapters.generation import StepReader, reporting_tensors
+from gateway.adapters.oip import infer_response, model_metadata, usage_of
 from gateway.adapters.signatures import GENERATION
-from gateway.adapters.usage import added
+from gateway.adapters.usage import added, token_count
 from gateway.calls import Call
 from gateway.catalog import Catalog, Target
 from gateway.dispatch import Dispatch
 from gateway.services.pipelining import in_order
 from gateway.validation.oip import check_infer, priority, read_inputs
+from penstock.api.inference.v1.inference_pb2 import FINISH_REASON_UNSPECIFIED
 from penstock.api.types.v1 import metadata_pb2
 from penstock.errors import NotFound, PenstockError, ReplicaUnavailable, TaskMismatch
 
@@ -132,16 +134,16 @@ class OpenInferenceService:
     ) -> AsyncGenerator[Inferred, None]:
         target = self._target(request, call)
         _, inputs = read_inputs(request, target.spec)
+        inputs += reporting_tensors(target.spec)
+        reader = StepReader(target.spec)
         answers = self._dispatch.stream(target, inputs, call, tier=priority(request))
         async with aclosing(answers):
             async for answer in answers:
-                response, usage = (
-                    infer_response(request, target, answer),
-                    usage_of(target, answer, 1),
-                )
-                last = is_last(answer)
+                step = reader.read(answer)
+                last = step.finish_reason != FINISH_REASON_UNSPECIFIED
+                response = infer_response(request, target, answer)
                 response.parameters[FINAL].bool_param = last
-                yield response, usage
+                yield response, token_count(step.tokens_read, step.tokens_written)
                 if last:
                     return
         raise ReplicaUnavailable(target.model)

@@ -112,6 +112,14 @@ def check_generate(request: pb.GenerateRequest) -> None:
     violations.refuse()
 
 
+def check_generate_fits(request: pb.GenerateRequest, spec: ModelSpec) -> None:
+    """Checks that the model reads what the request gives. Raises InvalidArgument."""
+    if request.messages and spec.runtime == "vllm":
+        violations = Violations()
+        violations.add("messages", f"model {spec.name!r} reads prompts, not chats")
+        violations.refuse()
+
+
 def _check_matrix(matrix: pb.FeatureMatrix, violations: Violations) -> None:
     rows, columns = matrix.rows, matrix.columns
     if not columns:

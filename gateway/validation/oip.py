@@ -17,7 +17,12 @@ from gateway.tensors import Tensor, bytes_tensor, count_rows, read_bytes
 from gateway.validation.features import check_values
 from gateway.validation.fields import Violations, check_model_name, check_text, quote
 from gateway.validation.images import image_fault
-from gateway.validation.inference import MAX_IMAGES, MAX_ROWS, check_generate
+from gateway.validation.inference import (
+    MAX_IMAGES,
+    MAX_ROWS,
+    check_generate,
+    check_generate_fits,
+)
 from penstock.api.inference.v1 import inference_pb2
 from penstock.errors import InvalidArgument
 from penstock.service.packages import ModelSpec
@@ -185,7 +190,7 @@ def _encode(given: pb.ModelInferRequest.InferInputTensor, tensor: TensorSpec) ->
 
 def _check_contents(tensors: Sequence[Tensor], spec: ModelSpec, violations: Violations) -> None:
     if spec.task == GENERATION:
-        _check_generation(tensors, violations)
+        _check_generation(tensors, spec, violations)
         return
     tensor = tensors[0]
     if tensor.name == "features":
@@ -208,7 +213,7 @@ def _check_contents(tensors: Sequence[Tensor], spec: ModelSpec, violations: Viol
                 check_text(field, text, violations)
 
 
-def _check_generation(tensors: Sequence[Tensor], violations: Violations) -> None:
+def _check_generation(tensors: Sequence[Tensor], spec: ModelSpec, violations: Violations) -> None:
     """Reads the inputs as a GenerateRequest, and holds it to that request's rules."""
     given = {tensor.name: read_bytes(tensor)[0] for tensor in tensors if tensor.datatype == "BYTES"}
     request = inference_pb2.GenerateRequest(model="checked-already")
@@ -223,12 +228,13 @@ def _check_generation(tensors: Sequence[Tensor], violations: Violations) -> None
         json_format.Parse(sampling, request.parameters)
     except (json_format.ParseError, UnicodeError, RecursionError):
         violations.add("sampling_parameters", "is not JSON of the parameters of Generate")
-    prompt = _text("text_input", given["text_input"], violations)
+    prompt = _text("text_input", given.get("text_input", b""), violations)
     violations.refuse()
     if not request.messages:
         request.prompt = prompt or ""
     try:
         check_generate(request)
+        check_generate_fits(request, spec)
     except InvalidArgument as error:
         for found in error.violations:
             violations.add(found.field.replace("prompt", "text_input"), found.description)

@@ -19,6 +19,8 @@ TABULAR = spec("tabular-classification")
 REGRESSION = spec("tabular-regression", labels=())
 TEXTS = spec("text-classification")
 IMAGES = spec("image-classification")
+STORIES = spec("text-generation", labels=())
+VLLM = spec("text-generation", labels=(), runtime="vllm")
 
 
 def test_features_travel_as_one_row_axis_and_the_columns() -> None:
@@ -153,7 +155,7 @@ def test_a_prompt_travels_with_only_the_parameters_that_were_given() -> None:
     request = pb.GenerateRequest(
         prompt="Once", parameters=pb.GenerationParameters(temperature=0, stop=["."], seed=-4)
     )
-    inputs = {tensor.name: tensor for tensor in generation.generation_tensors(request)}
+    inputs = {tensor.name: tensor for tensor in generation.generation_tensors(request, STORIES)}
     assert inputs.keys() == {"text_input", "stream", "sampling_parameters"}
     assert inputs["text_input"] == bytes_tensor("text_input", [b"Once"])
     assert inputs["stream"] == Tensor("stream", "BOOL", (1,), b"\x01")
@@ -169,7 +171,7 @@ def test_a_chat_travels_as_json_in_order() -> None:
             pb.ChatMessage(role=pb.CHAT_ROLE_ASSISTANT, content="Yes?"),
         ]
     )
-    inputs = {tensor.name: tensor for tensor in generation.generation_tensors(request)}
+    inputs = {tensor.name: tensor for tensor in generation.generation_tensors(request, STORIES)}
     assert json.loads(read_bytes(inputs["messages"])[0]) == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "“Hé”"},
@@ -186,7 +188,7 @@ def test_a_chat_travels_as_json_in_order() -> None:
     ],
 )
 def test_a_step_of_a_generation_is_read(reason: bytes, expected: pb.FinishReason.ValueType) -> None:
-    step = generation.step(
+    step = generation.StepReader(STORIES).read(
         answer(
             bytes_tensor("text_output", ["né".encode()]),
             bytes_tensor("finish_reason", [reason]),
@@ -195,3 +197,28 @@ def test_a_step_of_a_generation_is_read(reason: bytes, expected: pb.FinishReason
         )
     )
     assert step == ("né", expected, 9, 4)
+
+
+def test_the_vllm_backend_is_asked_to_report_and_its_counts_are_summed() -> None:
+    inputs = generation.generation_tensors(pb.GenerateRequest(prompt="x"), VLLM)
+    asked = {tensor.name for tensor in inputs if tensor.data == b"\x01"}
+    assert asked == {
+        "stream",
+        "return_finish_reason",
+        "return_num_input_tokens",
+        "return_num_output_tokens",
+    }
+    reader = generation.StepReader(VLLM)
+    steps = [
+        reader.read(
+            answer(
+                bytes_tensor("text_output", [b"x"]),
+                bytes_tensor("finish_reason", [reason]),
+                ints("num_input_tokens", [9], "UINT32"),
+                ints("num_output_tokens", [written], "UINT32"),
+            )
+        )
+        for reason, written in ((b"None", 2), (b"None", 3), (b"length", 1))
+    ]
+    assert [step.tokens_written for step in steps] == [2, 5, 6]
+    assert [step.finish_reason for step in steps] == [0, 0, pb.FINISH_REASON_LENGTH]

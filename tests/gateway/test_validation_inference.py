@@ -12,14 +12,15 @@ from gateway.validation.inference import (
     check_detect_objects,
     check_extract_entities,
     check_generate,
+    check_generate_fits,
     check_predict,
 )
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.api.types.v1 import content_pb2
 from penstock.errors import InvalidArgument
-from penstock.service.packages import ModelSpec
 from penstock.service.rpc import status_of
 from tests.gateway.pictures import picture
+from tests.gateway.specs import spec
 from tests.gateway.violations import NAN, fields_of, violations_of
 
 IMAGE = content_pb2.Image(data=picture("PNG"))
@@ -146,15 +147,7 @@ def test_texts_and_images_exclude_each_other() -> None:
 
 
 def test_a_model_is_given_what_it_reads() -> None:
-    reads_images = ModelSpec(
-        name="digits",
-        version="1",
-        task="image-classification",
-        runtime="transformers",
-        weights="model.safetensors",
-        labels=("0", "1"),
-    )
-    reads_texts = reads_images.model_copy(update={"task": "text-classification"})
+    reads_images, reads_texts = spec("image-classification"), spec("text-classification")
     texts = pb.ClassifyRequest(model="digits", texts=["x"])
     images = pb.ClassifyRequest(model="digits", images=[IMAGE])
     check_classify_fits(texts, reads_texts)
@@ -243,6 +236,15 @@ def test_generation_takes_a_prompt_or_a_chat_and_sane_parameters(
 ) -> None:
     request_.model = "storyteller"
     assert violations_of(lambda: check_generate(request_)) == expected
+
+
+def test_a_model_that_reads_prompts_only_is_given_no_chat() -> None:
+    chat, prompt = pb.GenerateRequest(messages=[USER]), pb.GenerateRequest(prompt="x")
+    ours = spec("text-generation", labels=())
+    vllm = spec("text-generation", labels=(), runtime="vllm")
+    for request, model in ((chat, ours), (prompt, ours), (prompt, vllm)):
+        check_generate_fits(request, model)
+    assert fields_of(lambda: check_generate_fits(chat, vllm)) == ["messages"]
 
 
 def test_a_refusal_fits_into_the_metadata_that_clients_take() -> None:

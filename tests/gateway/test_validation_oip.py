@@ -184,6 +184,7 @@ def test_a_generation_needs_a_prompt_and_takes_the_rest() -> None:
     assert [tensor.name for tensor in tensors] == ["text_input", "sampling_parameters", "stream"]
     chat = json.dumps([{"role": "user", "content": "Hi"}]).encode()
     read_inputs(story(text_input=b"", messages=chat), STORIES)
+    read_inputs(story(messages=chat), STORIES)
 
 
 @pytest.mark.parametrize(
