@@ -36,12 +36,6 @@ class Placement:
     precision: str = "fp32"
     queue_rows: int = 1024
 
-    def executions(self, spec: ModelSpec) -> int:
-        """How many executions of the model run side by side."""
-        if signature(spec).streams:
-            return spec.generation.max_sequences
-        return spec.instances * max(1, self.gpus)
-
 
 class Repository:
     """Triton's model repository; the agent owns everything in it."""
@@ -83,6 +77,12 @@ class Repository:
         except OSError:
             return False
         return text == text_format.MessageToString(self._config(name, package, spec))
+
+    def executions(self, spec: ModelSpec) -> int:
+        """How many executions of the model run side by side here."""
+        if signature(spec).streams:
+            return spec.generation.max_sequences
+        return spec.instances * max(1, self._placement.gpus)
 
     def remove(self, name: str) -> None:
         """Removes the entry, if there is one."""
@@ -148,6 +148,8 @@ def _own_config(package: Path, spec: ModelSpec) -> triton.ModelConfig:
     if "/" in config.default_model_filename:
         raise PackageInvalid(f"{file}: default_model_filename leaves the package")
     tensors = signature(spec)
+    if not tensors.streams and config.max_batch_size < spec.max_batch:
+        raise PackageInvalid(f"{file}: max_batch_size is below model.yaml's max_batch")
     given = {(t.name, triton.DataType.Name(t.data_type)) for t in [*config.input, *config.output]}
     for tensor in [*tensors.inputs, *tensors.outputs]:
         if not tensor.optional and (tensor.name, _type_name(tensor)) not in given:

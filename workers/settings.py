@@ -51,7 +51,7 @@ class AgentSettings(ServiceSettings):
     """Pause before a failed version is tried again; doubles each time."""
     longest_retry_seconds: float = Field(default=60.0, gt=0)
     """The longest such pause."""
-    retire_delay_seconds: float = Field(default=3.0, ge=0)
+    retire_delay_seconds: float = Field(default=2.0, ge=0)
     """How long a retired version stays loaded after it was withdrawn, so that every gateway knows
     and what it had sent is answered."""
     drain_seconds: float = Field(default=20.0, ge=0)

@@ -1,0 +1,161 @@
+"""What the agent asks of its tritonserver, with the server's many failures told apart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+import grpc
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from penstock.service.packages import ModelSpec
+from workers.probes import probe_inputs
+from workers.signatures import signature
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CONTROL_TIMEOUT_SECONDS = 3.0
+"""For questions that Triton answers without running a model."""
+UNLOAD_TIMEOUT_SECONDS = 60.0
+PROBE_PRIORITY = 1
+"""Ahead of callers' requests: a full queue must not look like a dead model."""
+
+_CHANNEL = [
+    # gRPC's own pause between attempts grows to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", -1),
+]
+
+
+class TritonDown(Exception):
+    """The server cannot be reached."""
+
+
+class TritonSlow(Exception):
+    """The server did not answer in time."""
+
+
+class TritonRefused(Exception):
+    """The server said no; the text is for our log only."""
+
+
+class TritonClient:
+    """One tritonserver."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._client = InferenceServerClient(endpoint, channel_args=_CHANNEL)
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await self._client.close()
+
+    async def loaded(self) -> frozenset[str]:
+        """Models that are ready to run."""
+        index = await self._ask(
+            self._client.get_model_repository_index(client_timeout=CONTROL_TIMEOUT_SECONDS)
+        )
+        return frozenset(model.name for model in index.models if model.state == "READY")
+
+    async def load(self, name: str, timeout_seconds: float) -> None:
+        """Loads the repository's entry and waits until it is ready."""
+        await self._ask(self._client.load_model(name, client_timeout=timeout_seconds))
+
+    async def unload(self, name: str) -> None:
+        """Unloads the model and waits until its last request has ended."""
+        await self._ask(self._client.unload_model(name, client_timeout=UNLOAD_TIMEOUT_SECONDS))
+        give_up = time.monotonic() + UNLOAD_TIMEOUT_SECONDS
+        while not await self._unloaded(name):
+            if time.monotonic() > give_up:
+                raise TritonSlow(f"{name} is still not unloaded")
+            await asyncio.sleep(0.1)
+
+    async def probe(self, name: str, spec: ModelSpec, timeout_seconds: float) -> None:
+        """Runs the smallest real input through the model."""
+        if signature(spec).streams:
+            await self._ask(self._stream(name, spec, timeout_seconds))
+            return
+        answer = await self._ask(
+            self._client.infer(
+                name,
+                probe_inputs(spec),
+                priority=PROBE_PRIORITY,
+                client_timeout=timeout_seconds,
+            )
+        )
+        for output in signature(spec).outputs:
+            if answer.get_output(output.name) is None:
+                raise TritonRefused(f"{name} did not give {output.name}")
+
+    async def answers_given(self, name: str) -> int:
+        """How many answers, or messages of streams, the model has given since it was loaded."""
+        statistics = await self._ask(
+            self._client.get_inference_statistics(name, client_timeout=CONTROL_TIMEOUT_SECONDS)
+        )
+        return sum(
+            model.inference_stats.success.count
+            + sum(answer.success.count for answer in model.response_stats.values())
+            for model in statistics.model_stats
+        )
+
+    async def _unloaded(self, name: str) -> bool:
+        index = await self._ask(
+            self._client.get_model_repository_index(client_timeout=CONTROL_TIMEOUT_SECONDS)
+        )
+        return all(
+            model.state in ("", "UNAVAILABLE") and model.reason in ("", "unloaded")
+            for model in index.models
+            if model.name == name
+        )
+
+    async def _stream(self, name: str, spec: ModelSpec, timeout_seconds: float) -> None:
+        async def requests() -> AsyncIterator[dict[str, Any]]:
+            yield {"model_name": name, "inputs": probe_inputs(spec), "priority": PROBE_PRIORITY}
+
+        messages = self._client.stream_infer(requests(), stream_timeout=timeout_seconds)
+        answered = False
+        try:
+            async for _, error in messages:
+                if error is not None:
+                    raise TritonRefused(str(error))
+                answered = True
+        finally:
+            messages.cancel()
+        if not answered:
+            raise TritonRefused(f"{name} ended a stream without an answer")
+
+    async def _ask(self, question: Coroutine[Any, Any, T]) -> T:
+        """Raises TritonDown, TritonSlow or TritonRefused for whatever goes wrong."""
+        try:
+            return await question
+        except InferenceServerException as error:
+            await self._raise(str(error.status()), str(error.message()))
+        except grpc.aio.AioRpcError as error:
+            await self._raise(str(error.code()), error.details() or "")
+        except asyncio.CancelledError:
+            # A call that gRPC ends for its own reasons looks like our own cancellation.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise TritonDown("the connection ended") from None
+        raise AssertionError("unreachable")
+
+    async def _raise(self, status: str, text: str) -> None:
+        if status == "StatusCode.DEADLINE_EXCEEDED":
+            raise TritonSlow(text)
+        if status in ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED") and not await self._live():
+            raise TritonDown(text)
+        raise TritonRefused(f"{status.removeprefix('StatusCode.')} {text}")
+
+    async def _live(self) -> bool:
+        try:
+            return bool(await self._client.is_server_live(client_timeout=CONTROL_TIMEOUT_SECONDS))
+        except (InferenceServerException, grpc.aio.AioRpcError):
+            return False
