@@ -17,8 +17,14 @@ SERVER_VERBS = {
     "up": "Starts the local cluster and keeps it running.",
     "down": "Ends the local cluster.",
     "status": "Shows what the local cluster runs.",
+    "keys": "API keys: who may call, and what.",
 }
-"""Those of penstock.service.local, which the wheel leaves out."""
+SERVER_MODEL_VERBS = {
+    "register": "Has every replica serve a model package.",
+    "retire": "Drains a version and unloads it everywhere.",
+    "traffic": "Shares a model's calls among its versions.",
+}
+"""Verbs of penstock.service.local, which the wheel leaves out."""
 
 SERVER_MODULE = "penstock.service.local.commands"
 
@@ -63,8 +69,10 @@ def _add_server_verbs(app: typer.Typer) -> None:
             return
         except ModuleNotFoundError as error:
             why = f"needs {error.name}, which is not installed: go to the source tree"
-    for name, summary in SERVER_VERBS.items():
-        _add_absent(app, name, summary, f"`penstock {name}` {why} and run `make up` there")
+    for group, verbs, prefix in ((app, SERVER_VERBS, ""), (models, SERVER_MODEL_VERBS, "models ")):
+        for name, summary in verbs.items():
+            said = f"`penstock {prefix}{name}` {why} and run `make up` there"
+            _add_absent(group, name, summary, said)
 
 
 def _add_absent(app: typer.Typer, name: str, summary: str, why: str) -> None:

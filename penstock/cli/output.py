@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from rich.text import Text
 
 from penstock.api.types.v1 import metadata_pb2
 
+_UNCUT = 10_000
+"""Columns for what reads a pipe: digests and texts stay whole."""
 _UNITS: Mapping[int, str] = {
     metadata_pb2.USAGE_UNIT_TOKEN: "tokens",
     metadata_pb2.USAGE_UNIT_ROW: "rows",
@@ -24,8 +27,8 @@ _UNITS: Mapping[int, str] = {
 
 
 def show(table: Table) -> None:
-    """Prints a table on standard output."""
-    Console().print(table)
+    """Prints a table on standard output; only a terminal's width cuts its cells."""
+    Console(width=None if sys.stdout.isatty() else _UNCUT).print(table)
 
 
 def new_table(*columns: str) -> Table:

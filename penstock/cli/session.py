@@ -85,7 +85,9 @@ def _report(error: PenstockError, as_json: bool) -> None:
         typer.echo(json.dumps({"error": described(error)}), err=True)
         return
     console = _stderr()
-    console.print(Text(f"{error.reason}: {error.message}", style="red"))
+    listed = error.violations and error.message.startswith(error.violations[0].field)
+    headline = error.reason if listed else f"{error.reason}: {error.message}"
+    console.print(Text(headline, style="red"))
     for violation in error.violations:
         console.print(Text(f"  {violation.field}: {violation.description}"))
     if error.retry_after_seconds is not None:
