@@ -37,7 +37,9 @@ class RowsTritonModel:
             self._backend.get_input_tensor_by_name(request, self.input_name).as_numpy()
             for request in requests
         ]
-        return [self._response(answer) for answer in self._answerer.answer(tensors)]
+        # A BYTES input has one element a row, [rows, 1]; a row is that element, not an array.
+        rows = [array[:, 0] if array.dtype == object else array for array in tensors]
+        return [self._response(answer) for answer in self._answerer.answer(rows)]
 
     def _response(self, answer: Answer) -> Any:
         backend = self._backend
