@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -21,6 +23,8 @@ from penstock.errors import FieldViolation as Violation
 
 REFUSAL_MARK = "PENSTOCK "
 """Precedes the JSON of a refusal that our own runtimes mean for the caller."""
+
+_END_OF_STREAM_SECONDS = 1.0
 
 _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
@@ -60,13 +64,17 @@ class Connection:
     async def stream(
         self, request: service_pb2.ModelInferRequest, seconds: float
     ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
-        """Runs a decoupled model on a stream of its own, which is always cancelled at the end."""
+        """Runs a decoupled model on a stream of its own, cancelled when it is left early."""
         call = self._stub.ModelStreamInfer(timeout=seconds)
         try:
             await call.write(request)
+            await call.done_writing()
             while (message := await call.read()) is not grpc.aio.EOF:
                 if message.error_message:
+                    await _end_of_stream(call)
                     raise meaning(None, message.error_message)
+                if message.infer_response.parameters["triton_final_response"].bool_param:
+                    await _end_of_stream(call)
                 yield message.infer_response
         except grpc.aio.AioRpcError as error:
             raise meaning(error.code(), error.details() or "") from error
@@ -78,11 +86,26 @@ class Connection:
         await self._channel.close()
 
 
+async def _end_of_stream(
+    call: grpc.aio.StreamStreamCall[
+        service_pb2.ModelInferRequest, service_pb2.ModelStreamInferResponse
+    ],
+) -> None:
+    """Lets Triton close a stream whose model has answered in full.
+
+    A cancel that arrives in between makes Triton 2.51 keep the model for good: measured, it hangs
+    at its next unload within two rounds of 16 streams; closed like this, never.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_END_OF_STREAM_SECONDS):
+            await call.read()
+
+
 def infer_request(
     triton_name: str,
     rows: int | None,
     inputs: Sequence[Tensor],
-    parameters: Mapping[str, int | str],
+    traceparent: str = "",
 ) -> service_pb2.ModelInferRequest:
     """A ModelInfer request; ``rows`` is None for a model without a batch axis."""
     batch = () if rows is None else (rows,)
@@ -96,11 +119,8 @@ def infer_request(
         ],
         raw_input_contents=[tensor.data for tensor in inputs],
     )
-    for name, value in parameters.items():
-        if isinstance(value, int):
-            request.parameters[name].int64_param = value
-        else:
-            request.parameters[name].string_param = value
+    if traceparent:
+        request.parameters["traceparent"].string_param = traceparent
     return request
 
 
