@@ -42,7 +42,8 @@ class TritonPythonModel:
             launch.spec.generation.default_max_tokens,
         )
         limits = Limits(max_sequences=rows, max_waiting=rows * _WAITING_A_ROW)
-        self._engine = Engine(model, limits, TritonFigures(args["model_name"]))
+        self._figures = TritonFigures(args["model_name"])
+        self._engine = Engine(model, limits, self._figures)
         self._engine.start()
 
     def execute(self, requests: list[Any]) -> None:
@@ -62,6 +63,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Ends open answers with an error and stops the engine."""
         self._engine.close()
+        self._figures.close()
 
 
 def _raw(request: Any) -> RawRequest:

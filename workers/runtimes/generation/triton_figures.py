@@ -25,7 +25,7 @@ class TritonFigures:
 
     def __init__(self, model: str) -> None:
         self._shown = Counts()
-        # A metric is valid only as long as its family is.
+        # A metric is valid only as long as its family is, so these must go last.
         self._families: list[Any] = []
         self._counters = {
             name: self._metric(model, f"{name}_total", text, pb_utils.MetricFamily.COUNTER)
@@ -43,6 +43,12 @@ class TritonFigures:
         for name, metric in self._gauges.items():
             metric.set(getattr(counts, name))
         self._shown = replace(counts)
+
+    def close(self) -> None:
+        """Lets go of the metrics, in the order that Triton asks for."""
+        self._counters.clear()
+        self._gauges.clear()
+        self._families.clear()
 
     def _metric(self, model: str, name: str, description: str, kind: Any) -> Any:
         family = pb_utils.MetricFamily(
