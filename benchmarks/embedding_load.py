@@ -75,9 +75,7 @@ async def measure_embedding(cluster: LocalCluster, replica: str) -> dict[str, An
 
         async def straight(text: str) -> object:
             tensor = bytes_tensor("text", [text.encode()])
-            return await triton.ModelInfer(
-                infer_request(triton_name(MODEL, VERSION), 1, [tensor], {})
-            )
+            return await triton.ModelInfer(infer_request(triton_name(MODEL, VERSION), 1, [tensor]))
 
         ways: dict[str, Embed] = {"straight": straight, "penstock": through}
         for way in ways.values():

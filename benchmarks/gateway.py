@@ -37,7 +37,7 @@ from penstock.service.redis import connect
 from penstock.service.registry import ReplicaRegistry
 
 ROUNDS = 5
-SECONDS = 3.0
+SECONDS = 3
 CALLERS = (1, 16, 64)
 SERVER_CORE, LOAD_CORE = 0, 1
 MODEL = "fraud"
@@ -104,7 +104,7 @@ def _targets(cluster: LocalCluster, replica: str, echo: psutil.Popen) -> dict[st
         model=MODEL, matrix=pb.FeatureMatrix(rows=1, columns=columns, data=row)
     ).SerializeToString()
     infer = infer_request(
-        triton_name(spec.name, spec.version), 1, [Tensor("features", "FP32", (columns,), row)], {}
+        triton_name(spec.name, spec.version), 1, [Tensor("features", "FP32", (columns,), row)]
     ).SerializeToString()
     gateway = cluster.process("gateway-0").pid
     triton = [p.pid for p in psutil.Process(cluster.process("triton-0").pid).children(True)]
@@ -129,8 +129,8 @@ def _targets(cluster: LocalCluster, replica: str, echo: psutil.Popen) -> dict[st
 def _check_answers(cluster: LocalCluster) -> None:
     spec = read_spec(DEFAULT_STATE_DIR / "artifacts" / MODEL)
     with Client(cluster.endpoint, api_key=cluster.api_key, tls=False) as client:
-        answer = client.predict(MODEL, matrix=[[1.0] * len(spec.features)])
-    total = sum(p.probability for p in answer.predictions[0].probabilities)
+        answer = client.predict(MODEL, [[1.0] * len(spec.features)])
+    total = sum(answer[0].probabilities.values())
     if abs(total - 1.0) > 1e-3:
         raise RuntimeError(f"probabilities sum to {total}")
 

@@ -48,7 +48,7 @@ class Figures:
     """CPU microseconds a request, by process name."""
 
 
-def run(target: Target, callers: int, seconds: float, cpu: int | None = None) -> Figures:
+def run(target: Target, callers: int, seconds: int, cpu: int | None = None) -> Figures:
     """Drives ``callers`` calls at a time for about ``seconds``."""
     before = _cpu_seconds(target)
     drive = _h2load if shutil.which("h2load") else _python
@@ -78,7 +78,7 @@ def _cpu_seconds(target: Target) -> dict[str, float]:
 
 
 def _h2load(
-    target: Target, callers: int, seconds: float, cpu: int | None
+    target: Target, callers: int, seconds: int, cpu: int | None
 ) -> tuple[float, list[float]]:
     connections = max(1, callers // CALLS_A_CONNECTION)
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +105,7 @@ def _h2load(
 
 
 def _python(
-    target: Target, callers: int, seconds: float, cpu: int | None
+    target: Target, callers: int, seconds: int, cpu: int | None
 ) -> tuple[float, list[float]]:
     return asyncio.run(_call_for(target, callers, seconds))
 

@@ -224,11 +224,7 @@ class Lane:
             self._triton_name,
             sum(rows),
             tensors.merge([member.inputs for member in members]),
-            {
-                "priority": members[0].tier,
-                "timeout": max(1, int(timeout * 1e6)),
-                **({"traceparent": trace} if (trace := members[0].call.traceparent) else {}),
-            },
+            members[0].call.traceparent,
         )
         response = await replica.connection.infer(request, timeout)
         took = time.monotonic() - sent

@@ -97,10 +97,7 @@ class Dispatch:
             raise NoReplica(target.model)
         call.replica = replica.id
         timeout = call.remaining()
-        parameters: dict[str, int | str] = {"priority": tier or STANDARD_TIER}
-        if call.traceparent:
-            parameters["traceparent"] = call.traceparent
-        request = infer_request(target.triton_name, None, inputs, parameters)
+        request = infer_request(target.triton_name, None, inputs, call.traceparent)
         load = self._router.begin(replica, target.triton_name)
         messages = replica.connection.stream(request, timeout)
         sent, lost = time.monotonic(), False

@@ -23,7 +23,7 @@ log = logging.getLogger("workers")
 def placement(settings: AgentSettings) -> Placement:
     """Where instances run on this machine."""
     gpus = {"cpu": 0, "gpu": max(1, count_gpus()), "auto": count_gpus()}[settings.instance_kind]
-    return Placement(gpus, settings.threads, settings.precision, settings.queue_rows)
+    return Placement(gpus, settings.threads, settings.precision)
 
 
 async def serve(settings: AgentSettings) -> None:

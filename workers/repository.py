@@ -16,11 +16,7 @@ from tritonclient.grpc import model_config_pb2 as triton
 
 from penstock.errors import PackageInvalid
 from penstock.service.packages import ModelSpec
-from workers.signatures import Signature, TensorSpec, signature
-
-PRIORITY_LEVELS = 4
-"""1 is interactive, 4 best effort."""
-DEFAULT_PRIORITY = 2
+from penstock.service.signatures import Signature, TensorSpec, signature
 
 _OWN_ENTRY = "triton"
 """Where a package with runtime ``triton`` keeps its config.pbtxt and version directory."""
@@ -34,7 +30,6 @@ class Placement:
     """GPUs in sight; 0 runs everything on the CPU."""
     threads: int = 1
     precision: str = "fp32"
-    queue_rows: int = 1024
 
 
 class Repository:
@@ -96,7 +91,9 @@ class Repository:
             config.model_transaction_policy.decoupled = True
         else:
             config.max_batch_size = spec.max_batch
-            self._add_batching(config)
+            # Without queue policies or priority levels: with any of them, Triton's batcher misses
+            # wake-ups and a request now and then waits half a second (docs/proposals/0001).
+            config.dynamic_batching.SetInParent()
         on_gpu = self._placement.gpus > 0
         config.instance_group.add(
             count=1 if tensors.streams else spec.instances,
@@ -119,16 +116,6 @@ class Repository:
         config.model_transaction_policy.decoupled = True
         config.instance_group.add(count=1, kind=triton.ModelInstanceGroup.KIND_MODEL)
         return config
-
-    def _add_batching(self, config: triton.ModelConfig) -> None:
-        batching = config.dynamic_batching
-        batching.priority_levels = PRIORITY_LEVELS
-        batching.default_priority_level = DEFAULT_PRIORITY
-        # A request's own timeout parameter only counts where overriding is allowed.
-        policy = batching.default_queue_policy
-        policy.timeout_action = triton.ModelQueuePolicy.REJECT
-        policy.allow_timeout_override = True
-        policy.max_queue_size = self._placement.queue_rows
 
 
 def count_gpus() -> int:

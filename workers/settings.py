@@ -33,8 +33,6 @@ class AgentSettings(ServiceSettings):
     """Threads inside one operator of one instance."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the models that this package format runs itself."""
-    queue_rows: int = Field(default=1024, ge=1)
-    """Requests that may wait in Triton for one model, at each priority; more are refused."""
     concurrent_loads: int = Field(default=2, ge=1, le=64)
     """Models loaded side by side; starting one keeps about one core busy."""
     load_timeout_seconds: float = Field(default=300.0, gt=0)

@@ -13,8 +13,8 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from penstock.service.packages import ModelSpec
+from penstock.service.signatures import signature
 from workers.probes import probe_inputs
-from workers.signatures import signature
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,6 @@ T = TypeVar("T")
 CONTROL_TIMEOUT_SECONDS = 3.0
 """For questions that Triton answers without running a model."""
 UNLOAD_TIMEOUT_SECONDS = 60.0
-PROBE_PRIORITY = 1
-"""Ahead of callers' requests: a full queue must not look like a dead model."""
 
 _CHANNEL = [
     # gRPC's own pause between attempts grows to two minutes.
@@ -86,7 +84,6 @@ class TritonClient:
             self._client.infer(
                 name,
                 probe_inputs(spec),
-                priority=PROBE_PRIORITY,
                 client_timeout=timeout_seconds,
             )
         )
@@ -117,7 +114,7 @@ class TritonClient:
 
     async def _stream(self, name: str, spec: ModelSpec, timeout_seconds: float) -> None:
         async def requests() -> AsyncIterator[dict[str, Any]]:
-            yield {"model_name": name, "inputs": probe_inputs(spec), "priority": PROBE_PRIORITY}
+            yield {"model_name": name, "inputs": probe_inputs(spec)}
 
         messages = self._client.stream_infer(requests(), stream_timeout=timeout_seconds)
         answered = False

@@ -7,14 +7,14 @@ only when asked, and counts tokens message by message where ours gives totals.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.adapters.signatures import GENERATION
 from gateway.dispatch import Answer
 from gateway.tensors import Tensor, bytes_tensor, read_bytes, read_ints
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.service.packages import ModelSpec
+from penstock.service.signatures import GENERATION
 
 TASKS = frozenset({GENERATION})
 
@@ -72,14 +72,14 @@ def generation_tensors(request: pb.GenerateRequest, spec: ModelSpec) -> list[Ten
     if request.messages:
         chat = [{"role": _ROLES[m.role], "content": m.content} for m in request.messages]
         inputs.append(bytes_tensor("messages", [json.dumps(chat).encode()]))
-    return inputs + reporting_tensors(spec)
+    return reporting(inputs, spec)
 
 
-def reporting_tensors(spec: ModelSpec) -> list[Tensor]:
-    """What else a runtime must be given, so that it says why it stopped and what it used."""
-    if spec.runtime != "vllm":
-        return []
-    return [Tensor(name, "BOOL", (1,), _TRUE) for name in _ASKED_OF_VLLM]
+def reporting(inputs: Sequence[Tensor], spec: ModelSpec) -> list[Tensor]:
+    """The inputs, with which the runtime will say why it stopped and what it used."""
+    asked = _ASKED_OF_VLLM if spec.runtime == "vllm" else ()
+    kept = [tensor for tensor in inputs if tensor.name not in asked]
+    return kept + [Tensor(name, "BOOL", (1,), _TRUE) for name in asked]
 
 
 def _sampling(given: pb.GenerationParameters) -> bytes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.adapters.signatures import TensorSpec, signature_of
 from gateway.adapters.usage import image_usage, row_usage, token_usage
 from gateway.catalog import Target
 from gateway.dispatch import Answer
 from gateway.tensors import count_rows
 from penstock.api.types.v1 import metadata_pb2
+from penstock.service.signatures import TensorSpec, signature
 
 
 def infer_response(
@@ -19,11 +19,13 @@ def infer_response(
     response = pb.ModelInferResponse(
         model_name=request.model_name, model_version=target.version, id=request.id
     )
-    signature = signature_of(target.spec)
-    names = [output.name for output in request.outputs] or [t.name for t in signature.outputs]
+    tensors = signature(target.spec)
+    names = [output.name for output in request.outputs] or [t.name for t in tensors.outputs]
     for name in names:
+        if name not in answer.outputs:
+            continue
         tensor = answer.outputs[name]
-        batch = (count_rows(tensor),) if signature.batched else ()
+        batch = () if tensors.streams else (count_rows(tensor),)
         response.outputs.add(name=name, datatype=tensor.datatype, shape=(*batch, *tensor.shape))
         response.raw_output_contents.append(tensor.data)
     return response
@@ -31,10 +33,10 @@ def infer_response(
 
 def model_metadata(target: Target, versions: list[str]) -> pb.ModelMetadataResponse:
     """What a model takes and gives; -1 stands for the number of rows."""
-    signature = signature_of(target.spec)
+    tensors = signature(target.spec)
 
     def described(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
-        shape = (-1, *tensor.shape) if signature.batched else tensor.shape
+        shape = tensor.shape if tensors.streams else (-1, *tensor.shape)
         return pb.ModelMetadataResponse.TensorMetadata(
             name=tensor.name, datatype=tensor.datatype, shape=shape
         )
@@ -43,8 +45,8 @@ def model_metadata(target: Target, versions: list[str]) -> pb.ModelMetadataRespo
         name=target.model,
         versions=versions,
         platform=target.spec.runtime,
-        inputs=[described(tensor) for tensor in signature.inputs],
-        outputs=[described(tensor) for tensor in signature.outputs],
+        inputs=[described(tensor) for tensor in tensors.inputs],
+        outputs=[described(tensor) for tensor in tensors.outputs],
     )
 
 

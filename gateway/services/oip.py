@@ -13,9 +13,8 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.adapters.generation import StepReader, reporting_tensors
+from gateway.adapters.generation import StepReader, reporting
 from gateway.adapters.oip import infer_response, model_metadata, usage_of
-from gateway.adapters.signatures import GENERATION
 from gateway.adapters.usage import added, token_count
 from gateway.calls import Call
 from gateway.catalog import Catalog, Target
@@ -25,6 +24,7 @@ from gateway.validation.oip import check_infer, priority, read_inputs
 from penstock.api.inference.v1.inference_pb2 import FINISH_REASON_UNSPECIFIED
 from penstock.api.types.v1 import metadata_pb2
 from penstock.errors import NotFound, PenstockError, ReplicaUnavailable, TaskMismatch
+from penstock.service.signatures import GENERATION
 
 MOST_REQUESTS_IN_FLIGHT = 16
 """Requests of one stream that run at once; more wait unread."""
@@ -134,7 +134,7 @@ class OpenInferenceService:
     ) -> AsyncGenerator[Inferred, None]:
         target = self._target(request, call)
         _, inputs = read_inputs(request, target.spec)
-        inputs += reporting_tensors(target.spec)
+        inputs = reporting(inputs, target.spec)
         reader = StepReader(target.spec)
         answers = self._dispatch.stream(target, inputs, call, tier=priority(request))
         async with aclosing(answers):

@@ -12,7 +12,6 @@ from struct import Struct
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.adapters.signatures import GENERATION, Signature, TensorSpec, signature_of
 from gateway.tensors import Tensor, bytes_tensor, count_rows, read_bytes
 from gateway.validation.features import check_values
 from gateway.validation.fields import Violations, check_model_name, check_text, quote
@@ -26,6 +25,7 @@ from gateway.validation.inference import (
 from penstock.api.inference.v1 import inference_pb2
 from penstock.errors import InvalidArgument
 from penstock.service.packages import ModelSpec
+from penstock.service.signatures import GENERATION, Signature, TensorSpec, signature
 
 MAX_TEXTS = 2_048
 """Texts of one call."""
@@ -85,11 +85,11 @@ def read_inputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[int, li
     Raises InvalidArgument for whatever the model's signature does not allow.
     """
     violations = Violations()
-    signature = signature_of(spec)
-    wanted = {tensor.name: tensor for tensor in signature.inputs}
-    _check_names(request, wanted, signature, violations)
+    known = signature(spec)
+    wanted = {tensor.name: tensor for tensor in known.inputs}
+    _check_names(request, wanted, known, violations)
     violations.refuse()
-    rows = _rows(request, wanted, signature, violations)
+    rows = _rows(request, wanted, known, violations)
     violations.refuse()
     tensors = [
         _read(request, index, wanted[given.name], rows, violations)
@@ -104,7 +104,7 @@ def read_inputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[int, li
 def _check_names(
     request: pb.ModelInferRequest,
     wanted: dict[str, TensorSpec],
-    signature: Signature,
+    model: Signature,
     violations: Violations,
 ) -> None:
     seen = set()
@@ -120,10 +120,10 @@ def _check_names(
                 f"inputs[{index}].datatype", f"is {quote(given.datatype)}, not {datatype}"
             )
         seen.add(given.name)
-    for tensor in signature.inputs:
+    for tensor in model.inputs:
         if not tensor.optional and tensor.name not in seen:
             violations.add("inputs", f"{tensor.name!r} is missing")
-    known_outputs = [tensor.name for tensor in signature.outputs]
+    known_outputs = [tensor.name for tensor in model.outputs]
     for index, output in enumerate(request.outputs):
         if output.name not in known_outputs:
             known = ", ".join(known_outputs)
@@ -133,18 +133,18 @@ def _check_names(
 def _rows(
     request: pb.ModelInferRequest,
     wanted: dict[str, TensorSpec],
-    signature: Signature,
+    model: Signature,
     violations: Violations,
 ) -> int:
     """The rows that all inputs agree on."""
     rows = request.inputs[0].shape[0] if request.inputs[0].shape else 0
-    if not signature.batched:
+    if model.streams:
         rows = 1
     elif not 1 <= rows <= MAX_ROWS:
         violations.add("inputs[0].shape", f"must begin with 1 to {MAX_ROWS:,} rows")
     for index, given in enumerate(request.inputs):
         shape = wanted[given.name].shape
-        expected = [rows, *shape] if signature.batched else list(shape)
+        expected = list(shape) if model.streams else [rows, *shape]
         if list(given.shape) != expected:
             violations.add(
                 f"inputs[{index}].shape", f"is {_shape(given.shape)}, not {_shape(expected)}"
