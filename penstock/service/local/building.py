@@ -71,6 +71,6 @@ class PackageBuild:
         self._thread.join()
 
     def _listen(self) -> None:
-        for line in self._child.stdout or ():
-            self._unread.put(line.rstrip())
-        self._child.wait()
+        with self._child:
+            for line in self._child.stdout or ():
+                self._unread.put(line.rstrip())

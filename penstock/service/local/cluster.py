@@ -35,7 +35,7 @@ from penstock.service.local.state import (
 from penstock.service.local.supervision import Supervised, Supervisor
 
 DEFAULT_PORT = 8400
-CRASHES_ALLOWED = 4
+CRASHES_ALLOWED = 2
 """A program that ends more often while the cluster starts will not come up."""
 _POLL_SECONDS = 0.1
 _SETTLING_SECONDS = 1.0
