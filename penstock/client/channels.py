@@ -26,7 +26,10 @@ SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # A gRPC server that drains resets the calls that cross its GOAWAY, and says
+                # CANCELLED: 56 of 45,164 calls over 14 restarts. The caller's own cancel ends a
+                # call for good whatever stands here.
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],

@@ -173,8 +173,9 @@ class Client(_Blocking):
     ``endpoint`` and ``api_key`` come from PENSTOCK_ENDPOINT and PENSTOCK_API_KEY, or from the
     configuration file, where they are not given (see penstock.client.configuration). The connection
     is TLS unless ``tls=False``, http:// or the file asks for plaintext. ``timeout`` and
-    ``stream_timeout`` are the deadlines in seconds of calls that name none. UNAVAILABLE is tried
-    again up to three times while nothing of the answer has come and the deadline allows.
+    ``stream_timeout`` are the deadlines in seconds of calls that name none. A call that
+    a server gave up (UNAVAILABLE, or CANCELLED while it drains) is tried again up to three times
+    while nothing of the answer has come and the deadline allows.
 
     Raises ConfigurationError when it does not know where to connect; its methods raise
     penstock.errors.

@@ -146,6 +146,10 @@ class Embeddings(Sequence[list[float]]):
     def __len__(self) -> int:
         return len(self._vectors)
 
+    def __repr__(self) -> str:
+        dimensions = len(self._vectors[0]) if self._vectors else 0
+        return f"<{len(self)} embeddings of {dimensions} dimensions>"
+
     def numpy(self) -> numpy.ndarray[Any, Any]:
         """The vectors as a float32 matrix [texts, dimensions]. Needs numpy, which is not ours."""
         import numpy

@@ -139,10 +139,30 @@ def test_a_stub_reaches_everything_with_the_key_and_a_deadline(
     assert isinstance(penstock.error_of(caught.value), errors.ModelNotFound)
 
 
-def test_unavailable_twice_is_tried_again(client: Client, scripted: Scripted) -> None:
-    scripted.behaviours["Classify"] = failing_with(grpc.StatusCode.UNAVAILABLE, 2, classified)
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_what_a_server_gives_up_is_tried_again(
+    client: Client, scripted: Scripted, code: grpc.StatusCode
+) -> None:
+    scripted.behaviours["Classify"] = failing_with(code, 2, classified)
     assert client.classify("m", "hello")[0].label == "hello"
     assert len(scripted.requests) == 3
+
+
+def test_a_server_says_how_long_to_wait_before_the_next_try(
+    client: Client, scripted: Scripted
+) -> None:
+    tries: list[float] = []
+
+    def busy(request: Any, context: Context) -> Any:
+        tries.append(time.monotonic())
+        if len(tries) == 1:
+            context.set_trailing_metadata((("grpc-retry-pushback-ms", "400"),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
+        return classified(request, context)
+
+    scripted.behaviours["Classify"] = busy
+    assert client.classify("m", "hello")[0].label == "hello"
+    assert tries[1] - tries[0] >= 0.39
 
 
 def test_unavailable_for_ever_is_given_up(client: Client, scripted: Scripted) -> None:
@@ -152,7 +172,7 @@ def test_unavailable_for_ever_is_given_up(client: Client, scripted: Scripted) ->
     assert len(scripted.requests) == 4
 
 
-def test_nothing_but_unavailable_is_tried_again(client: Client, scripted: Scripted) -> None:
+def test_nothing_else_is_tried_again(client: Client, scripted: Scripted) -> None:
     for code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL):
         scripted.requests.clear()
         scripted.behaviours["Classify"] = failing_with(code, 1, classified)
@@ -224,35 +244,38 @@ def test_a_list_is_read_to_its_last_page(client: Client, scripted: Scripted) -> 
     assert {request.task for request in scripted.requests} == {"text-generation"}
 
 
-def test_a_gateway_that_restarts_fails_no_call(served: Served) -> None:
-    """One of two gateways behind one name drains and ends under load, then comes back."""
-    served.scripted.behaviours["Classify"] = classified
-    other = Served()
-    other.scripted.behaviours["Classify"] = classified
-    failures: list[Exception] = []
-    answered, stopping = [0], threading.Event()
+def test_gateways_that_restart_in_turn_fail_no_call() -> None:
+    """Two gateways behind one name drain and end under load, and come back, again and again."""
+    gateways = [Served(), Served()]
+    for gateway in gateways:
+        gateway.scripted.behaviours["Classify"] = classified
+    both = "http://ipv4:" + ",".join(gateway.endpoint for gateway in gateways)
+    failures: list[errors.PenstockError] = []
+    stopping = threading.Event()
 
-    def load(shared: Client) -> None:
+    def load() -> None:
         while not stopping.is_set():
             try:
                 shared.classify("m", "hello", timeout=10)
-                answered[0] += 1
             except errors.PenstockError as error:
                 failures.append(error)
 
-    both = f"http://ipv4:{served.endpoint},{other.endpoint}"
+    def both_answer() -> bool:
+        return all(len(gateway.scripted.requests) > 50 for gateway in gateways)
+
     with Client(both, "psk_test") as shared:
-        threads = [threading.Thread(target=load, args=(shared,)) for _ in range(8)]
+        threads = [threading.Thread(target=load) for _ in range(8)]
         for thread in threads:
             thread.start()
-        assert until(lambda: len(served.scripted.requests) > 50 < len(other.scripted.requests))
-        other.stop(grace_seconds=5)
-        again = Served(other.port)
-        again.scripted.behaviours["Classify"] = classified
-        assert until(lambda: len(again.scripted.requests) > 50)
+        assert until(both_answer)
+        for turn in (0, 1, 0, 1):
+            gateways[turn].stop(grace_seconds=5)
+            gateways[turn] = Served(gateways[turn].port)
+            gateways[turn].scripted.behaviours["Classify"] = classified
+            assert until(both_answer)
         stopping.set()
         for thread in threads:
             thread.join()
-        again.stop()
+    for gateway in gateways:
+        gateway.stop()
     assert failures == []
-    assert answered[0] > 150
