@@ -11,7 +11,7 @@ from PIL import Image
 from tritonclient.grpc import InferInput
 
 from penstock.service.packages import ModelSpec
-from workers.signatures import signature
+from penstock.service.signatures import signature
 
 _TEXT = "Is anybody there?"
 _IMAGE_PIXELS = 64

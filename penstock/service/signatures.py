@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from penstock.service.packages import ModelSpec
 
+GENERATION = "text-generation"
+"""The one task whose models stream."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -76,7 +79,7 @@ _VLLM = Signature(
 
 def signature(spec: ModelSpec) -> Signature:
     """The tensors of the package's task."""
-    if spec.task == "text-generation":
+    if spec.task == GENERATION:
         return _VLLM if spec.runtime == "vllm" else _GENERATION
     scores = TensorSpec("scores", "FP32", (len(spec.labels),))
     features = TensorSpec("features", "FP32", (len(spec.features),))
