@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 
-from penstock.client import operations
+from penstock.client import embeddings, inference, models
 from penstock.client.channels import PreparedChannel, open_async_channel, open_channel
 from penstock.client.configuration import Connection, find_connection
 from penstock.client.failures import errors_rebuilt
@@ -154,17 +154,17 @@ def _async_stream(
 class Models(_Blocking):
     """Which models there are."""
 
-    list = _list(operations.list_models)
-    get = _call(operations.get_model)
-    versions = _list(operations.list_versions)
+    list = _list(models.list_models)
+    get = _call(models.get_model)
+    versions = _list(models.list_versions)
 
 
 class AsyncModels(_Awaiting):
     """Which models there are."""
 
-    list = _async_list(operations.list_models)
-    get = _async_call(operations.get_model)
-    versions = _async_list(operations.list_versions)
+    list = _async_list(models.list_models)
+    get = _async_call(models.get_model)
+    versions = _async_list(models.list_versions)
 
 
 class Client(_Blocking):
@@ -196,13 +196,13 @@ class Client(_Blocking):
         super().__init__(_Transport(channel, key, timeout, stream_timeout))
         self.models = Models(self._transport)
 
-    classify = _call(operations.classify)
-    extract_entities = _call(operations.extract_entities)
-    detect_objects = _call(operations.detect_objects)
-    predict = _call(operations.predict)
-    generate = _stream(operations.generate)
-    embed = _call(operations.embed)
-    embed_stream = _stream(operations.embed_stream)
+    classify = _call(inference.classify)
+    extract_entities = _call(inference.extract_entities)
+    detect_objects = _call(inference.detect_objects)
+    predict = _call(inference.predict)
+    generate = _stream(inference.generate)
+    embed = _call(embeddings.embed)
+    embed_stream = _stream(embeddings.embed_stream)
 
     def stub(self, service: Callable[[grpc.Channel], Stub]) -> Stub:
         """A generated stub on this connection, with its key and deadlines, for everything else.
@@ -244,13 +244,13 @@ class AsyncClient(_Awaiting):
         super().__init__(_Transport(channel, key, timeout, stream_timeout))
         self.models = AsyncModels(self._transport)
 
-    classify = _async_call(operations.classify)
-    extract_entities = _async_call(operations.extract_entities)
-    detect_objects = _async_call(operations.detect_objects)
-    predict = _async_call(operations.predict)
-    generate = _async_stream(operations.generate)
-    embed = _async_call(operations.embed)
-    embed_stream = _async_stream(operations.embed_stream)
+    classify = _async_call(inference.classify)
+    extract_entities = _async_call(inference.extract_entities)
+    detect_objects = _async_call(inference.detect_objects)
+    predict = _async_call(inference.predict)
+    generate = _async_stream(inference.generate)
+    embed = _async_call(embeddings.embed)
+    embed_stream = _async_stream(embeddings.embed_stream)
 
     def stub(self, service: Callable[[grpc.aio.Channel], Stub]) -> Stub:
         """A generated stub on this connection, with its key and deadlines, for everything else.
