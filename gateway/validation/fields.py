@@ -10,8 +10,8 @@ from penstock.errors import FieldViolation, InvalidArgument
 
 MOST_VIOLATIONS = 16
 """Violations that one refusal names."""
-MOST_VIOLATION_BYTES = 2_000
-"""Bytes of all of them: a refusal travels in metadata, of which clients take 8 KiB, encoded."""
+MOST_VIOLATION_BYTES = 1_200
+"""Bytes of all of them: a refusal travels twice, encoded, in metadata limited to 8 KiB."""
 MOST_DESCRIPTION_CHARACTERS = 300
 """Characters of one description."""
 MOST_QUOTED_CHARACTERS = 40

@@ -44,7 +44,9 @@ class StoryReplica(ScriptedReplica):
                 for written, word in enumerate(self.words, 1):
                     await self.gate.wait()
                     last = written == len(self.words)
-                    yield _story(word, self.finish_reason if last else "", written)
+                    message = _story(word, self.finish_reason if last else "", written)
+                    message.infer_response.parameters["triton_final_response"].bool_param = last
+                    yield message
         finally:
             self.left.set()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import urllib.parse
+
 import pytest
 
-from gateway.validation.fields import MAX_TEXT_BYTES, MOST_VIOLATIONS
+from gateway.validation.fields import MAX_TEXT_BYTES, MOST_VIOLATIONS, Violations
 from gateway.validation.inference import (
     MAX_ROWS,
     check_classify,
@@ -247,6 +250,12 @@ def test_a_model_that_reads_prompts_only_is_given_no_chat() -> None:
     assert fields_of(lambda: check_generate_fits(chat, vllm)) == ["messages"]
 
 
+def metadata_bytes(error: InvalidArgument) -> int:
+    """The refusal as it travels: percent-encoded text, and base64 of the details."""
+    details = status_of(error).SerializeToString()
+    return len(urllib.parse.quote(error.message)) + len(base64.b64encode(details))
+
+
 def test_a_refusal_fits_into_the_metadata_that_clients_take() -> None:
     stop = ["é" * 300] * 16
     chat = [pb.ChatMessage(role=9)] * 900  # type: ignore[arg-type]
@@ -256,4 +265,14 @@ def test_a_refusal_fits_into_the_metadata_that_clients_take() -> None:
     with pytest.raises(InvalidArgument) as caught:
         check_generate(request)
     assert len(caught.value.violations) == MOST_VIOLATIONS
-    assert len(status_of(caught.value).SerializeToString()) * 4 / 3 < 8192 - 1024
+    assert metadata_bytes(caught.value) < 7_500
+
+
+def test_even_long_descriptions_in_wide_characters_fit() -> None:
+    violations = Violations()
+    for position in range(50):
+        violations.add(f"rows[{position}]", "語" * 1_000)
+    with pytest.raises(InvalidArgument) as caught:
+        violations.refuse()
+    assert caught.value.violations
+    assert metadata_bytes(caught.value) < 7_500
