@@ -62,7 +62,8 @@ def print_footer(metadata: metadata_pb2.ResponseMetadata) -> None:
     unit = _UNITS.get(metadata.usage.unit)
     if unit:
         read, made = metadata.usage.input_units, metadata.usage.output_units
-        parts.append(f"{read} {unit}" + (f" in, {made} out" if made else ""))
+        counted = f"{read} {unit if read != 1 else unit.removesuffix('s')}"
+        parts.append(counted + (f" in, {made} out" if made else ""))
     parts += [f"replica {metadata.replica}", f"request {metadata.request_id}"]
     Console(stderr=True, soft_wrap=True).print(Text(" · ".join(parts), style="dim"))
 
