@@ -82,7 +82,7 @@ def check_python() -> Finding:
     else:
         mend = apt(f"python{wanted}", f"python{wanted}-venv", f"libpython{wanted}")
         if is_ubuntu():
-            mend = f"sudo add-apt-repository -y ppa:deadsnakes/ppa && {mend}"
+            mend = f"{sudo()}add-apt-repository -y ppa:deadsnakes/ppa && {mend}"
     return Finding("python", MISSING, f"{found}; the pins are for Python {wanted}", mend)
 
 
@@ -126,7 +126,7 @@ def check_shared_memory(
     folder: str = SHARED_MEMORY, needed: int = 32 * MIB, advised: int = 256 * MIB
 ) -> Finding:
     """Tensors travel between Triton and its stubs through shared memory; Docker gives 64 MiB."""
-    mend = f"sudo mount -o remount,size=1G {folder}  # Docker: --shm-size=1g"
+    mend = f"{sudo()}mount -o remount,size=1G {folder}  # Docker: --shm-size=1g"
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -147,7 +147,7 @@ def check_open_files(needed: int = 1024, advised: int = 4096) -> Finding:
         return Finding("open-files", OK, f"limit {soft}")
     mend = f"ulimit -n {advised}"
     if hard != resource.RLIM_INFINITY and hard < advised:
-        mend = f"sudo prlimit --pid $$ --nofile={advised}"
+        mend = f"{sudo()}prlimit --pid $$ --nofile={advised}"
     if soft < needed:
         detail = f"limit {soft}; {needed} are needed"
         return Finding("open-files", MISSING, detail, mend)
@@ -193,8 +193,12 @@ def check_memory(advised: int = 6 * GIB) -> Finding:
 
 def apt(*packages: str) -> str:
     """The line that installs Debian packages here."""
-    sudo = "" if os.geteuid() == 0 else "sudo "
-    return f"{sudo}apt-get install -y {' '.join(packages)}"
+    return f"{sudo()}apt-get install -y {' '.join(packages)}"
+
+
+def sudo() -> str:
+    """What goes before a line that only root may run."""
+    return "" if os.geteuid() == 0 else "sudo "
 
 
 def is_ubuntu() -> bool:
