@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from workers.runtimes.launch import Launch
 
@@ -30,6 +31,7 @@ class TorchSession:
     """Places one model and runs it."""
 
     def __init__(self, launch: Launch) -> None:
+        transformers_logging.disable_progress_bar()
         torch.set_num_threads(launch.threads)
         self.device = torch.device(launch.device)
         self.on_gpu = self.device.type == "cuda"
