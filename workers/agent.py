@@ -137,7 +137,7 @@ class ServingAgent:
         for name in loaded - self._lives.keys():
             log.info("unloading a stray", extra={"triton_name": name})
             with contextlib.suppress(TritonDown, TritonSlow, TritonRefused):
-                await self._shop.triton.unload(name)
+                await self._shop.triton.unload(name, self._settings.drain_seconds)
             await asyncio.to_thread(self._shop.repository.remove, name)
 
     async def _stop(self) -> None:

@@ -22,7 +22,6 @@ T = TypeVar("T")
 
 CONTROL_TIMEOUT_SECONDS = 3.0
 """For questions that Triton answers without running a model."""
-UNLOAD_TIMEOUT_SECONDS = 60.0
 
 _CHANNEL = [
     # gRPC's own pause between attempts grows to two minutes.
@@ -66,14 +65,19 @@ class TritonClient:
         """Loads the repository's entry and waits until it is ready."""
         await self._ask(self._client.load_model(name, client_timeout=timeout_seconds))
 
-    async def unload(self, name: str) -> None:
-        """Unloads the model and waits until its last request has ended."""
-        await self._ask(self._client.unload_model(name, client_timeout=UNLOAD_TIMEOUT_SECONDS))
-        give_up = time.monotonic() + UNLOAD_TIMEOUT_SECONDS
+    async def unload(self, name: str, longest_seconds: float) -> bool:
+        """Lets no new request in, and waits until the last has ended; False if that takes longer.
+
+        It never ends for a model whose process was killed: Triton waits for the dead. The model
+        can be loaded again all the same.
+        """
+        await self._ask(self._client.unload_model(name, client_timeout=CONTROL_TIMEOUT_SECONDS))
+        give_up = time.monotonic() + longest_seconds
         while not await self._unloaded(name):
             if time.monotonic() > give_up:
-                raise TritonSlow(f"{name} is still not unloaded")
+                return False
             await asyncio.sleep(0.1)
+        return True
 
     async def probe(self, name: str, spec: ModelSpec, timeout_seconds: float) -> None:
         """Runs the smallest real input through the model."""
@@ -107,9 +111,7 @@ class TritonClient:
             self._client.get_model_repository_index(client_timeout=CONTROL_TIMEOUT_SECONDS)
         )
         return all(
-            model.state in ("", "UNAVAILABLE") and model.reason in ("", "unloaded")
-            for model in index.models
-            if model.name == name
+            model.state in ("", "UNAVAILABLE") for model in index.models if model.name == name
         )
 
     async def _stream(self, name: str, spec: ModelSpec, timeout_seconds: float) -> None:

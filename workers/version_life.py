@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 STABLE_SECONDS = 60.0
 """A model that was ready this long is loaded again without a pause."""
 _QUIET_SECONDS = 0.5
+_RELOAD_SECONDS = 1.0
+"""How long a model that is loaded again may take to go first."""
 
 State = Literal["waiting", "loading", "ready", "failed", "draining"]
 
@@ -104,7 +106,7 @@ class VersionLife:
             await self.quiet(self._shop.settings.drain_seconds)
         with contextlib.suppress(RedisError):
             await self._shop.replicas.clear_failure(self.name, self.version)
-        await self._unload()
+        await self._unload(self._shop.settings.drain_seconds)
         log.info("unloaded", extra=self._labels)
 
     async def quiet(self, longest_seconds: float) -> None:
@@ -171,12 +173,13 @@ class VersionLife:
                     await shop.triton.probe(name, spec, shop.settings.probe_timeout_seconds)
                     return
             try:
-                await self._unload()
+                if present:
+                    await self._unload(_RELOAD_SECONDS)
                 await asyncio.to_thread(shop.repository.write, name, package, spec)
                 await shop.triton.load(name, shop.settings.load_timeout_seconds)
                 await shop.triton.probe(name, spec, shop.settings.load_timeout_seconds)
             except (TritonRefused, TritonSlow, PenstockError):
-                await self._unload()
+                await self._unload(_RELOAD_SECONDS)
                 raise
 
     async def _serve(self) -> str:
@@ -221,10 +224,11 @@ class VersionLife:
         with contextlib.suppress(RedisError):
             await self._shop.replicas.fail(self.name, self.version, reason)
 
-    async def _unload(self) -> None:
-        """Unloads the model if Triton has it, or tries to; removes its entry."""
+    async def _unload(self, longest_seconds: float) -> None:
+        """Unloads the model, or tries to; removes its entry."""
         try:
-            await self._shop.triton.unload(self.triton_name)
+            if not await self._shop.triton.unload(self.triton_name, longest_seconds):
+                log.warning("still unloading", extra=self._labels)
         except (TritonDown, TritonSlow, TritonRefused) as error:
             log.warning("not unloaded", extra={**self._labels, "cause": str(error)})
         await asyncio.to_thread(self._shop.repository.remove, self.triton_name)
