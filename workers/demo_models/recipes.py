@@ -9,6 +9,7 @@ from typing import Protocol, cast
 from penstock.service.packages import ModelSpec
 
 MODULES = {
+    "storyteller": "workers.demo_models.storyteller",
     "scenes": "workers.demo_models.scenes",
     "entities": "workers.demo_models.entities",
     "support-intent": "workers.demo_models.support_intent",
