@@ -61,7 +61,7 @@ PASSAGES = (
     "Departures to the city are every half hour from platform 2.",
 )
 QUESTION = "How do I get my money back?"
-PROMPT = "Once upon a time"
+PROMPT = "Return a list of the"
 
 
 def intents(client: Client) -> ResponseMetadata:
@@ -111,7 +111,7 @@ def digits(client: Client) -> ResponseMetadata:
 
 def scenes(client: Client) -> ResponseMetadata:
     """Images to labelled boxes."""
-    scene = draw_scene(random.Random(7), side=256)  # noqa: S311 - a picture, not a secret
+    scene = draw_scene(random.Random(7), side=64)  # noqa: S311 - a picture, not a secret
     results = client.detect_objects("scenes", png(scene.picture), min_score=0.5)
     drawn = ", ".join(sorted(shape.label for shape in scene.shapes))
     found = [f"{d.label} at {d.box[0]:.0f},{d.box[1]:.0f} ({d.score:.0%})" for d in results[0]]
@@ -173,11 +173,12 @@ def call_every_model(client: Client) -> None:
         metadata = call(client)
         milliseconds = (time.perf_counter() - started) * 1000
         unit = UsageUnit.Name(metadata.usage.unit).removeprefix("USAGE_UNIT_").lower()
+        units = metadata.usage.input_units + metadata.usage.output_units
         told = [
             f"{metadata.model} version {metadata.model_version}",
             f"{milliseconds:.1f} ms",
             f"{metadata.timing.inference.ToMicroseconds() / 1000:.1f} ms of it in the model",
-            f"{metadata.usage.input_units + metadata.usage.output_units} {unit}s",
+            f"{units} {unit}{'s' if units != 1 else ''}",
         ]
         if metadata.HasField("confidence"):
             told.append(f"confidence {metadata.confidence:.2f}")

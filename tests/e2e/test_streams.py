@@ -24,7 +24,7 @@ def story(max_tokens: int) -> inference_pb2.GenerateRequest:
     """A request that is sampled the same way each time."""
     sampling = inference_pb2.GenerationParameters(max_tokens=max_tokens, temperature=0.0)
     return inference_pb2.GenerateRequest(
-        model="storyteller", prompt="Once upon a time", parameters=sampling
+        model="storyteller", prompt="Return a list of the", parameters=sampling
     )
 
 
