@@ -96,12 +96,13 @@ class TextReader:
             "input_ids": self.tokenizer.pad_token_id,
             "token_type_ids": self.tokenizer.pad_token_type_id,
         }
+        # On the right, whatever the tokenizer prefers: positions then count from the first token,
+        # so that each text gets what it gets alone, also from a decoder.
         return {
             name: torch.nn.utils.rnn.pad_sequence(
                 [torch.tensor(row[name]) for row in rows],
                 batch_first=True,
                 padding_value=fill.get(name, 0),
-                padding_side=self.tokenizer.padding_side,
             )
             for name in rows[0]
         }

@@ -31,7 +31,8 @@ class TorchSession:
     """Places one model and runs it."""
 
     def __init__(self, launch: Launch) -> None:
-        transformers_logging.disable_progress_bar()
+        quiet: Any = transformers_logging.disable_progress_bar
+        quiet()
         torch.set_num_threads(launch.threads)
         self.device = torch.device(launch.device)
         self.on_gpu = self.device.type == "cuda"

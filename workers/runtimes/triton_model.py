@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from workers.runtimes.launch import Launch
-from workers.runtimes.merged_requests import Answer, Answerer, RowModel, RunFailed
+from workers.runtimes.merged_requests import Answer, Answerer, Array, RowModel, RunFailed
 from workers.runtimes.refusals import Refusal
 
 
@@ -33,13 +33,17 @@ class RowsTritonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answers everything that Triton merged, in order."""
-        tensors = [
-            self._backend.get_input_tensor_by_name(request, self.input_name).as_numpy()
-            for request in requests
-        ]
+        answers = self._answerer.answer([self._rows(request) for request in requests])
+        return [self._response(answer) for answer in answers]
+
+    def _rows(self, request: Any) -> Array | Refusal:
+        tensor = self._backend.get_input_tensor_by_name(request, self.input_name)
+        try:
+            array: Array = tensor.as_numpy()
+        except Exception:  # whatever struct and numpy make of bytes that are no tensor
+            return Refusal("FIELD_INVALID", self.input_name, "is not encoded as its type")
         # A BYTES input has one element a row, [rows, 1]; a row is that element, not an array.
-        rows = [array[:, 0] if array.dtype == object else array for array in tensors]
-        return [self._response(answer) for answer in self._answerer.answer(rows)]
+        return array[:, 0] if array.dtype == object else array
 
     def _response(self, answer: Answer) -> Any:
         backend = self._backend

@@ -61,6 +61,14 @@ class ServedModels:
         )
         return [answer_or_refusal(answer) for answer in answers]
 
+    async def infer_raw(self, model: str, content: bytes) -> None:
+        """One row of a BYTES input with any bytes where the encoded tensor should be."""
+        taken = signature(self.spec(model)).inputs[0]
+        tensor = InferInput(taken.name, [1, 1], taken.datatype)
+        tensor.set_data_from_numpy(np.array([[b""]], dtype=np.object_))
+        tensor._raw_content = content
+        await self._client.infer(triton_name(model, self.spec(model).version), [tensor])
+
     async def largest_merge(self, model: str) -> int:
         """The most rows that Triton ran in one execution so far."""
         name = triton_name(model, self.spec(model).version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from tritonclient.utils import InferenceServerException
 
 from tests.workers.runtimes.served import ServedModels, refusal
 
@@ -119,6 +121,18 @@ async def test_one_bad_text_among_merged_requests_is_refused_alone(served: Serve
         "field": "texts",
         "message": "must be UTF-8 text",
     }
+    assert all(isinstance(answer, dict) for answer in answers)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xff\xff\x7fab", b"\x02\0\0\0abc", b"abc"])
+async def test_bytes_that_are_no_tensor_are_refused_and_companions_are_answered(
+    served: ServedModels, content: bytes
+) -> None:
+    calls = [served.infer("minilm", wire([text])) for text in mixed_texts(10)]
+    bad = served.infer_raw("minilm", content)
+    error, *answers = await asyncio.gather(bad, *calls, return_exceptions=True)
+    assert isinstance(error, InferenceServerException)
+    assert "INVALID_ARGUMENT" in str(error.status())
     assert all(isinstance(answer, dict) for answer in answers)
 
 
