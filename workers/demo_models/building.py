@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from penstock.service.packages import write_package
+from penstock.errors import PackageInvalid
+from penstock.service.packages import verify_package, write_package
 from workers.demo_models.model_card import model_card
 from workers.demo_models.recipes import MODULES, recipe
 
@@ -71,11 +72,23 @@ def build_all(out: Path, names: Sequence[str], jobs: int) -> Iterator[tuple[Buil
 def recipe_digest(name: str) -> str:
     """Digest of the recipe's source, what it imports from this package, and the libraries."""
     digest = hashlib.sha256()
-    for source in sorted(_sources(MODULES[name], set())):
-        digest.update(Path(source).read_bytes())
+    for source in sorted(sources(MODULES[name])):
+        digest.update(source.read_bytes())
     for library in LIBRARIES:
         digest.update(f"{library}=={importlib.metadata.version(library)}\n".encode())
     return "sha256:" + digest.hexdigest()
+
+
+def sources(module: str, seen: frozenset[Path] = frozenset()) -> frozenset[Path]:
+    """The module's file and those of this package that it imports, directly or not."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or Path(spec.origin) in seen:
+        return seen
+    seen |= {Path(spec.origin)}
+    for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(SHARED_SOURCES):
+            seen = sources(str(node.module), seen)
+    return seen
 
 
 def _build(out: Path, name: str) -> Built:
@@ -105,25 +118,14 @@ def _build(out: Path, name: str) -> Built:
 def _recorded(out: Path, name: str) -> Built | None:
     try:
         built = Built(**json.loads(_record(out, name).read_text()))
-    except (OSError, ValueError, TypeError):
+        verify_package(out / name, built.package)
+    except (OSError, ValueError, TypeError, PackageInvalid):
         return None
-    whole = (out / name / "MANIFEST.sha256").is_file()
-    return built if whole and built.recipe == recipe_digest(name) else None
+    return built if built.recipe == recipe_digest(name) else None
 
 
 def _record(out: Path, name: str) -> Path:
     return out / f"{name}.built.json"
-
-
-def _sources(module: str, seen: set[str]) -> set[str]:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None or spec.origin in seen:
-        return seen
-    seen.add(spec.origin)
-    for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(SHARED_SOURCES):
-            _sources(str(node.module), seen)
-    return seen
 
 
 @contextmanager

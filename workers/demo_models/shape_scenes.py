@@ -44,11 +44,13 @@ def draw_scene(rng: random.Random, side: int = SIDE) -> Scene:
     ground = (rng.randint(low, high), rng.randint(low, high), rng.randint(low, high))
     picture = Image.new("RGB", (side, side), ground)
     draw = ImageDraw.Draw(picture)
+    taken: list[Box] = []
     shapes: list[Shape] = []
     for _ in range(rng.randint(1, MOST_SHAPES)):
-        box = free_place(rng, [shape.box for shape in shapes])
+        box = free_place(rng, taken)
         if box is None:
             continue
+        taken.append(box)
         label = rng.choice(LABELS)
         left, top, right, bottom = (edge * scale for edge in box)
         draw_shape(draw, label, (left, top, right - 1, bottom - 1), colour_on(rng, ground))

@@ -1,0 +1,1 @@
+"""The models as Triton runs them: one file a task, each a python-backend model."""
