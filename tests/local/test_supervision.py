@@ -121,6 +121,8 @@ def test_a_program_that_ignores_its_end_is_killed_with_its_children(
     grandchild = ProcessId.of(int(child.program.log.read_text().split()[0]))
     assert grandchild is not None
     assert grandchild.alive()
-    supervisor.stop(lambda _: None)
+    told: list[str] = []
+    supervisor.stop(told.append)
+    assert told[-1] == "deaf did not end within 0.2 s and was killed"
     assert not child.running()
     assert eventually(lambda: not grandchild.alive())

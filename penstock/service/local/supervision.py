@@ -72,15 +72,18 @@ class Supervised:
         """Signals the process alone, not its group; it is started again if that ends it."""
         self._child.send_signal(number)
 
-    def stop(self) -> None:
-        """Drains it within its grace, then kills its whole group. Does nothing a second time."""
+    def stop(self) -> bool:
+        """Drains it within its grace, else kills its whole group; whether it ended by itself."""
         self._stopping.set()
         self._child.terminate()
+        drained = True
         try:
             self._child.wait(self.program.grace_seconds)
         except subprocess.TimeoutExpired:
+            drained = False
             self._kill_group()
         self._thread.join()
+        return drained
 
     def _keep_running(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -156,7 +159,11 @@ class Supervisor:
         for stage in reversed(self._stages):
             report("draining " + ", ".join(child.program.name for child in stage))
             with ThreadPoolExecutor(len(stage)) as pool:
-                list(pool.map(Supervised.stop, stage))
+                drained = list(pool.map(Supervised.stop, stage))
+            for child, in_time in zip(stage, drained, strict=True):
+                if not in_time:
+                    name, grace = child.program.name, child.program.grace_seconds
+                    report(f"{name} did not end within {grace:g} s and was killed")
 
     def _report(self) -> None:
         with self._lock:
