@@ -46,6 +46,8 @@ class TextReader:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             directory or launch.package, local_files_only=True, trust_remote_code=False
         )
+        # It is the end of a text that is left out, as the API promises.
+        self.tokenizer.truncation_side = "right"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.max_tokens = longest_input(

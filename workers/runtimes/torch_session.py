@@ -40,8 +40,11 @@ class TorchSession:
         self.token_budget = GPU_TOKEN_BUDGET if self.on_gpu else CPU_TOKEN_BUDGET
         self.images = GPU_IMAGES if self.on_gpu else CPU_IMAGES
 
-    def place(self, model: torch.nn.Module) -> torch.nn.Module:
+    def place(self, model: Any) -> Any:
         """The model on its device, ready for inference."""
+        if getattr(model.config, "use_cache", False):
+            # Decoders would keep keys and values for a next token that never comes.
+            model.config.use_cache = False
         return model.to(self.device).eval().requires_grad_(False)
 
     @contextmanager
