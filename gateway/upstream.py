@@ -67,8 +67,10 @@ class Connection:
         """Runs a decoupled model on a stream of its own, cancelled when it is left early."""
         call = self._stub.ModelStreamInfer(timeout=seconds)
         try:
-            await call.write(request)
-            await call.done_writing()
+            # A call that has ended already refuses both; reading then says how it ended.
+            with suppress(grpc.aio.InternalError, asyncio.InvalidStateError):
+                await call.write(request)
+                await call.done_writing()
             while (message := await call.read()) is not grpc.aio.EOF:
                 if message.error_message:
                     await _end_of_stream(call)
