@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -14,6 +15,8 @@ from penstock.service.artifacts import fetch_directory
 from penstock.service.packages import ModelSpec, verify_package
 
 log = logging.getLogger(__name__)
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class PackageCache:
@@ -30,9 +33,9 @@ class PackageCache:
 
         Raises PackageInvalid, or what ``fetch_directory`` raises.
         """
-        target = self._directory / digest.removeprefix("sha256:")
-        if target.parent != self._directory:
+        if _DIGEST.fullmatch(digest) is None:
             raise PackageInvalid(f"{digest!r} is not a digest")
+        target = self._directory / digest.removeprefix("sha256:")
         if await asyncio.to_thread(target.is_dir):
             try:
                 return target, await asyncio.to_thread(verify_package, target, digest)
