@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ class TextReader:
         """``directory`` if the tokenizer is not the package's own root; ``max_tokens`` if a file
         that neither tokenizer nor model reads names a limit.
         """
+        # The tokenizers library sizes its own pool of threads by this, at its first use.
+        os.environ.setdefault("RAYON_NUM_THREADS", str(launch.threads))
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             directory or launch.package, local_files_only=True, trust_remote_code=False
         )
