@@ -61,7 +61,7 @@ PASSAGES = (
     "Departures to the city are every half hour from platform 2.",
 )
 QUESTION = "How do I get my money back?"
-PROMPT = "Return a list of the"
+PROMPT = "This module provides"
 
 
 def intents(client: Client) -> ResponseMetadata:

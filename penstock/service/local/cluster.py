@@ -182,6 +182,7 @@ class LocalCluster:
     def _prepare_redis(self) -> None:
         records = self.records
         records.forget_replicas()
+        records.forget_models(self.options.artifacts)
         key = self._kept("key", lambda: records.create_key("development"))
         if not records.is_usable(key):
             (self.options.state_dir / "key").unlink()
@@ -211,7 +212,7 @@ class LocalCluster:
         while not (built and wanted <= ready):
             built = build.done()
             for package in build.finished():
-                wanted.add(self.records.register(package, replace=True).name)
+                wanted.add(self.records.register(package).name)
             with gateway_view(self.endpoint, self.api_key) as view:
                 self.versions = view.versions() or []
             for version in self.versions:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from penstock.errors import VersionExists
 from penstock.service import keys
 from penstock.service.api_keys import KeyStore, parse
 from penstock.service.packages import package_digest, verify_package
@@ -38,26 +37,27 @@ class Records:
         """Runs ``use`` on the wanted models. Raises RedisError and what ``use`` raises."""
         return _with_redis(self._control_url, lambda redis: use(ModelRegistry(redis)))
 
-    def register(self, package: Path, *, replace: bool = False) -> ModelRecord:
+    def register(self, package: Path) -> ModelRecord:
         """Makes a package on this machine's disk wanted; the newest version takes all traffic.
 
-        ``replace`` forgets another package of the same version, which cannot happen elsewhere.
         Raises PackageInvalid, VersionExists.
         """
         spec = verify_package(package, None)
         uri, digest = package.resolve().as_uri(), package_digest(package)
+        return self.with_models(
+            lambda registry: registry.register(uri, digest, spec, take_traffic=True)
+        )
 
-        async def put(redis: Redis) -> ModelRecord:
-            registry = ModelRegistry(redis)
-            try:
-                return await registry.register(uri, digest, spec, take_traffic=True)
-            except VersionExists:
-                if not replace:
-                    raise
-                await _answer(redis.hdel(keys.MODELS, spec.name))
-                return await registry.register(uri, digest, spec, take_traffic=True)
+    def forget_models(self, folder: Path) -> None:
+        """Forgets the models whose packages are below the folder, where they may be built anew."""
+        prefix = folder.resolve().as_uri() + "/"
 
-        return _with_redis(self._control_url, put)
+        async def forget(redis: Redis) -> None:
+            for name, record in (await ModelRegistry(redis).models()).items():
+                if any(v.package_uri.startswith(prefix) for v in record.versions.values()):
+                    await _answer(redis.hdel(keys.MODELS, name))
+
+        _with_redis(self._control_url, forget)
 
     def create_key(self, name: str, scopes: Sequence[str] = ("*",), **limits: Any) -> str:
         """The text of a new API key of tenant ``local``; ``limits`` as KeyStore.create takes."""
