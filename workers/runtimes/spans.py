@@ -1,13 +1,14 @@
 """Token labels to spans of text: BIO and its relatives, words kept whole, windows joined.
 
 Offsets are code points of the text, as Python counts them. A word takes the label of its first
-token, because most checkpoints are trained on that one only.
+token with a letter or digit, because most checkpoints are trained on the first token only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,17 @@ class Token:
     """Number of its word in the text; tokens of one word share it."""
     scores: NDArray[np.float32]
     """Probability of each of the checkpoint's labels."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one label covers: the core of a word, or a token of punctuation beside it."""
+
+    start: int
+    end: int
+    scores: NDArray[np.float32]
+    """Those of its first token."""
+    starts_word: bool
 
 
 @dataclass(frozen=True)
@@ -54,28 +66,36 @@ class SpanLabels:
 
     def find(self, text: str, tokens: Sequence[Token]) -> list[Span]:
         """The spans of one text, in its order. A span's score is the mean over its words."""
-        spans: list[Span] = []
-        open_name, words, start, end = OUTSIDE, list[float](), 0, 0
-
-        def close() -> None:
-            if open_name != OUTSIDE:
-                spans.extend(trimmed(text, Span(start, end, open_name, float(np.mean(words)))))
-
-        previous: Token | None = None
-        for token in tokens:
-            goes_on = previous is not None and token.word == previous.word
-            if goes_on and is_worded(text, token):
-                end = token.end
+        runs: list[tuple[str, list[Piece]]] = []
+        for piece in pieces(text, tokens):
+            prefix, name = self._parts[int(piece.scores.argmax())]
+            begins = prefix in BEGINS and piece.starts_word
+            if runs and runs[-1][0] == name and not begins:
+                runs[-1][1].append(piece)
             else:
-                prefix, name = self._parts[int(token.scores.argmax())]
-                if name != open_name or (prefix in BEGINS and not goes_on):
-                    close()
-                    open_name, words, start = name, [], token.start
-                end = token.end
-                words.append(float(token.scores[self._columns[name]].sum()))
-            previous = token
-        close()
-        return spans
+                runs.append((name, [piece]))
+        spans = [self._span(name, run) for name, run in runs if name != OUTSIDE]
+        return [kept for span in spans for kept in trimmed(text, span)]
+
+    def _span(self, name: str, run: Sequence[Piece]) -> Span:
+        columns = self._columns[name]
+        score = float(np.mean([piece.scores[columns].sum() for piece in run]))
+        return Span(run[0].start, run[-1].end, name, score)
+
+
+def pieces(text: str, tokens: Sequence[Token]) -> Iterator[Piece]:
+    """Cuts words into their core, from the first to the last letter or digit, and each token of
+    punctuation around it: some tokenizers split at spaces only, so that words carry commas.
+    """
+    for _, group in groupby(tokens, key=lambda token: token.word):
+        word = list(group)
+        core = [at for at, token in enumerate(word) if is_worded(text, token)]
+        ends = {at: at for at in range(len(word)) if not core or not core[0] <= at <= core[-1]}
+        if core:
+            ends[core[0]] = core[-1]
+        for begin, last in sorted(ends.items()):
+            token = word[begin]
+            yield Piece(token.start, word[last].end, token.scores, starts_word=begin == 0)
 
 
 def split_label(label: str) -> tuple[str, str]:
@@ -87,10 +107,7 @@ def split_label(label: str) -> tuple[str, str]:
 
 
 def is_worded(text: str, token: Token) -> bool:
-    """Whether a token holds a letter or digit, so that it belongs to its word.
-
-    Tokenizers that split at spaces only count a comma as part of the word before it.
-    """
+    """Whether a token holds a letter or digit."""
     return any(character.isalnum() for character in text[token.start : token.end])
 
 

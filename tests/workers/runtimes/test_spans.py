@@ -56,6 +56,35 @@ def test_a_comma_glued_to_a_word_is_left_out() -> None:
     assert found(text, *tokens) == [("Paris", "place")]
 
 
+def test_a_bracket_glued_to_a_word_does_not_hide_it() -> None:
+    text = "(Paris)"
+    tokens = [
+        token(text, "(", 0, "O"),
+        token(text, "Paris", 0, "B-place"),
+        token(text, ")", 0, "O"),
+    ]
+    assert found(text, *tokens) == [("Paris", "place")]
+
+
+def test_dots_inside_a_word_belong_to_it() -> None:
+    text = "U.S. law"
+    tokens = [
+        Token(0, 1, 0, token(text, "U", 0, "B-place").scores),
+        Token(1, 2, 0, token(text, ".", 0, "O").scores),
+        Token(2, 3, 0, token(text, "S", 0, "O").scores),
+        Token(3, 4, 0, token(text, ".", 0, "I-place").scores),
+        token(text, "law", 1, "O"),
+    ]
+    assert found(text, *tokens) == [("U.S.", "place")]
+
+
+def test_a_sign_that_is_no_word_takes_its_own_label() -> None:
+    text = "to 🗼 now"
+    tags = ["O", "B-place", "O"]
+    tokens = [token(text, word, i, tags[i]) for i, word in enumerate(text.split())]
+    assert found(text, *tokens) == [("🗼", "place")]
+
+
 def test_a_span_has_no_space_at_its_ends() -> None:
     text = "in  Paris "
     spaced = Token(2, 10, 0, token(text, "Paris", 0, "B-place").scores)
