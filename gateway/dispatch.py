@@ -131,6 +131,7 @@ class Dispatch:
     ) -> Answer:
         counts = [min(most, rows - start) for start in range(0, rows, most)]
         chunks = zip(*[tensors.split(tensor, counts) for tensor in inputs], strict=True)
+        began = time.monotonic()
         tasks = [
             asyncio.create_task(lane.submit(count, chunk, call, tier))
             for count, chunk in zip(counts, chunks, strict=True)
@@ -142,12 +143,13 @@ class Dispatch:
                 task.cancel()
         call.replica = parts[0].replica
         merged = tensors.merge([part.outputs for part in parts])
+        queued = min(part.queue_seconds for part in parts)
         return Answer(
             {tensor.name: tensor for tensor in merged},
             parts[0].replica,
             parts[0].region,
-            max(part.queue_seconds for part in parts),
-            sum(part.inference_seconds for part in parts),
+            queued,
+            time.monotonic() - began - queued,
         )
 
     def _lane(self, target: Target) -> Lane:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import replace
 
 from gateway.adapters.classification import text_tensor
 from gateway.adapters.embeddings import TASKS, embeddings
@@ -78,9 +77,7 @@ class _Groups:
         self._opening = opening
         self._call = call
         self._usage = call.usage = token_count(0)
-        self._last = Answer({}, "", "", 0.0, 0.0)
-        self._queue_seconds = 0.0
-        self._inference_seconds = 0.0
+        self._slowest = Answer({}, "", "", 0.0, 0.0)
 
     async def answer(self, request: pb.EmbedStreamRequest) -> tuple[pb.EmbedStreamResponse, int]:
         """The answer to one group, or its error, and the tokens to bill once it is delivered."""
@@ -101,9 +98,7 @@ class _Groups:
             response.error.CopyFrom(status_of(error))
             return response, 0
         response.embeddings.extend(found)
-        self._last = answer
-        self._queue_seconds = max(self._queue_seconds, answer.queue_seconds)
-        self._inference_seconds += answer.inference_seconds
+        self._slowest = max(self._slowest, answer, key=_seconds)
         return response, usage.input_units
 
     def deliver(self, tokens: int) -> None:
@@ -111,13 +106,12 @@ class _Groups:
         self._usage.input_units += tokens
 
     def metadata(self) -> metadata_pb2.ResponseMetadata:
-        """The whole stream's: the replica that answered last, the longest queue, all inference."""
-        whole = replace(
-            self._last,
-            queue_seconds=self._queue_seconds,
-            inference_seconds=self._inference_seconds,
-        )
-        return response_metadata(self._target, whole, self._call, self._usage)
+        """The whole stream's usage, and the replica and times of its slowest group."""
+        return response_metadata(self._target, self._slowest, self._call, self._usage)
+
+
+def _seconds(answer: Answer) -> float:
+    return answer.queue_seconds + answer.inference_seconds
 
 
 async def _chained(

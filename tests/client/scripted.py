@@ -28,6 +28,8 @@ class Scripted:
         self.requests: list[Any] = []
         self.metadata: list[dict[str, str | bytes]] = []
         self.seconds_left: list[float] = []
+        self.began = threading.Event()
+        """Set when a stream's call has reached the server."""
         self.ended = threading.Event()
         """Set when a stream's call has ended, whoever ended it."""
 
@@ -51,6 +53,7 @@ class Scripted:
 
         def stream(request: Any, context: Context) -> Iterator[Any]:
             context.add_callback(self.ended.set)
+            self.began.set()
             yield from answer(request, context)
 
         return make(

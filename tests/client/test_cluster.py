@@ -165,5 +165,5 @@ def test_the_command_shows_tokens_and_tables(cluster: LocalCluster, tmp_path: Pa
     listed = ran(cluster, tmp_path, *command, "models", "list")
     assert "storyteller" in listed
     told = ran(cluster, tmp_path, *command, "generate", "storyteller", "Once", "--max-tokens", "5")
+    assert told.strip()
     assert told.endswith("\n")
-    assert len(told) > 2

@@ -71,7 +71,7 @@ def test_leaving_the_loop_cancels_the_call(client: Client, scripted: Scripted) -
     for piece in stream:
         assert piece == "and "
         break
-    assert scripted.ended.wait(2)
+    assert scripted.ended.wait(5)
     with pytest.raises(errors.Cancelled):
         stream.result()
 
@@ -84,7 +84,7 @@ async def test_leaving_an_asynchronous_loop_cancels_the_call(
     async for piece in stream:
         assert piece == "and "
         break
-    assert await asyncio.to_thread(scripted.ended.wait, 2)
+    assert await asyncio.to_thread(scripted.ended.wait, 5)
     with pytest.raises(errors.Cancelled):
         await stream.result()
 
@@ -95,7 +95,7 @@ async def test_the_end_of_a_with_block_cancels_the_call(
     scripted.behaviours["Generate"] = endless
     async with async_client.generate("m", "x") as stream:
         assert await anext(aiter(stream)) == "and "
-    assert await asyncio.to_thread(scripted.ended.wait, 2)
+    assert await asyncio.to_thread(scripted.ended.wait, 5)
 
 
 async def test_cancelling_the_reading_task_cancels_the_call(
@@ -113,7 +113,7 @@ async def test_cancelling_the_reading_task_cancels_the_call(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(scripted.ended.wait, 2)
+    assert await asyncio.to_thread(scripted.ended.wait, 5)
 
 
 def test_a_failure_in_the_middle_is_not_tried_again(client: Client, scripted: Scripted) -> None:
@@ -209,11 +209,12 @@ def test_a_source_that_breaks_says_why(client: Client, scripted: Scripted) -> No
 
     def source() -> Iterator[tuple[str, list[str]]]:
         yield "one", ["abc"]
+        assert scripted.began.wait(5)
         raise SourceBroke("the database went away")
 
     with pytest.raises(SourceBroke, match="the database went away"):
         client.embed_stream("m", source()).result()
-    assert scripted.ended.wait(2)
+    assert scripted.ended.wait(5)
 
 
 async def test_an_asynchronous_source_that_breaks_says_why(
@@ -223,8 +224,9 @@ async def test_an_asynchronous_source_that_breaks_says_why(
 
     async def source() -> AsyncIterator[tuple[str, list[str]]]:
         yield "one", ["abc"]
+        assert await asyncio.to_thread(scripted.began.wait, 5)
         raise SourceBroke("the database went away")
 
     with pytest.raises(SourceBroke, match="the database went away"):
         await async_client.embed_stream("m", source()).result()
-    assert await asyncio.to_thread(scripted.ended.wait, 2)
+    assert await asyncio.to_thread(scripted.ended.wait, 5)
