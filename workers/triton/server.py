@@ -72,7 +72,8 @@ class TritonProcess:
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-        assert guard.stdin is not None
+        if guard.stdin is None:
+            raise OSError("the guard has no input")
         try:
             server = await asyncio.create_subprocess_exec(
                 *command(installation, settings, region_prefix),
