@@ -23,8 +23,8 @@ VOCABULARY = 2048
 CONTEXT = 512
 WINDOW = 256
 BATCH = 8
-STEPS = 220
-LEARNING_RATE = 0.008
+STEPS = 180
+LEARNING_RATE = 0.012
 WARM_UP = 20
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 QUESTIONS = ("What is {}?", "Tell me about {}.", "Explain {}.", "{}")
@@ -46,7 +46,7 @@ the documents are laid out as a chat in which the user asks for the thing that i
 
 A Llama of 4 layers by 192 with random weights, and its own byte-level BPE tokenizer of
 {VOCABULARY} tokens: {STEPS} steps of {BATCH} windows of {WINDOW} tokens, with Muon for the matrices
-and AdamW for the rest, in about a minute, seed {SEED}. The data is that of the Python it was built
+and AdamW for the rest, in a minute or two on one core, seed {SEED}. The data is that of the Python it was built
 with, so another Python makes a slightly different model.
 
 ## Limits
