@@ -8,7 +8,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip
+# Python compiles what is imported when it is; compiling all of it here would double the wait.
+INSTALL := $(PY) -m pip install --no-compile --progress-bar on
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TRITON := nvidia-pytriton==0.7.0
 
@@ -33,19 +34,19 @@ $(VENV)/bin/python:
 # build is meant. TORCH_INDEX_URL chooses the build, as PyTorch's installation page describes.
 $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 	@echo "== installing $(TORCH)"
-	@$(PIP) install --progress-bar on $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
+	@$(INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo "== installing the pinned packages and this source tree"
-	@$(PIP) install --progress-bar on -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
+	@$(INSTALL) -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
 	@touch $@
 
 # Triton is a server with a Python wheel around it; it is never imported, so it gets a folder of its
 # own, without the wheel's dependencies.
 $(VENV)/.triton: | $(VENV)/bin/python
 	@echo "== installing Triton ($(TRITON))"
-	@$(PIP) install --progress-bar on --no-deps --upgrade --target $(VENV)/triton $(TRITON)
+	@$(INSTALL) --no-deps --upgrade --target $(VENV)/triton $(TRITON)
 	@touch $@
 
 # Running ------------------------------------------------------------------------------------------
