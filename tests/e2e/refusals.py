@@ -68,16 +68,6 @@ class TritonLog:
             for model in found.model_stats
         )
 
-    async def responses(self, triton_name: str) -> dict[str, int]:
-        """Responses of a streaming model by their place in the stream."""
-        request = service_pb2.ModelStatisticsRequest(name=triton_name)
-        found = await self._triton.ModelStatistics(request)
-        return {
-            place: statistics.success.count
-            for model in found.model_stats
-            for place, statistics in model.response_stats.items()
-        }
-
     async def untouched(self, attempt: Callable[[], Awaitable[Refusal]]) -> Refusal:
         """The refusal, after checking that Triton ran nothing for it.
 
