@@ -23,10 +23,13 @@ doctor:  ## says what this machine lacks, and the line that mends it
 
 # Preparing the source tree ------------------------------------------------------------------------
 
-setup: $(VENV)/.installed $(VENV)/.triton  ## prepares .venv: the pinned packages and Triton
+.PHONY: fit
+fit:
+	@told=$$($(PYTHON) penstock/cli/doctor.py) || { echo "$$told"; exit 1; }
 
-$(VENV)/bin/python:
-	@$(PYTHON) penstock/cli/doctor.py
+setup: $(VENV)/.installed $(VENV)/.triton | fit  ## prepares .venv: the pinned packages and Triton
+
+$(VENV)/bin/python: | fit
 	@echo "== making the virtual environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
