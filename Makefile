@@ -34,10 +34,11 @@ $(VENV)/bin/python: | fit
 	@$(PYTHON) -m venv $(VENV)
 
 # torch goes first and alone: any other spelling can pull gigabytes of GPU packages where the CPU
-# build is meant. TORCH_INDEX_URL chooses the build, as PyTorch's installation page describes.
+# build is meant. TORCH_INDEX_URL chooses the build, as PyTorch's installation page describes. What it
+# depends on comes with the rest, at the pinned versions.
 $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 	@echo "== installing $(TORCH)"
-	@$(INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
+	@$(INSTALL) --no-deps $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
