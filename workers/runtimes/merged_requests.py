@@ -48,16 +48,14 @@ class Answerer(Generic[Row]):
     def __init__(self, model: RowModel[Row]) -> None:
         self._model = model
 
-    def answer(self, requests: Sequence[Array | Refusal]) -> list[Answer]:
-        """One answer a request: an array whose first axis is the rows', or a refusal already."""
+    def answer(self, requests: Sequence[Array]) -> list[Answer]:
+        """One answer a request. Each request is an array whose first axis is the rows'."""
         read = [self._read(request) for request in requests]
         good = [rows for rows in read if isinstance(rows, list)]
         answers = iter(self._run_merged(good))
         return [next(answers) if isinstance(rows, list) else rows for rows in read]
 
-    def _read(self, request: Array | Refusal) -> list[Row] | Refusal | RunFailed:
-        if isinstance(request, Refusal):
-            return request
+    def _read(self, request: Array) -> list[Row] | Refusal | RunFailed:
         try:
             return [self._model.read(value) for value in request]
         except Refusal as refusal:

@@ -36,12 +36,9 @@ class RowsTritonModel:
         answers = self._answerer.answer([self._rows(request) for request in requests])
         return [self._response(answer) for answer in answers]
 
-    def _rows(self, request: Any) -> Array | Refusal:
+    def _rows(self, request: Any) -> Array:
         tensor = self._backend.get_input_tensor_by_name(request, self.input_name)
-        try:
-            array: Array = tensor.as_numpy()
-        except Exception:  # whatever struct and numpy make of bytes that are no tensor
-            return Refusal("FIELD_INVALID", self.input_name, "is not encoded as its type")
+        array: Array = tensor.as_numpy()
         # A BYTES input has one element a row, [rows, 1]; a row is that element, not an array.
         return array[:, 0] if array.dtype == object else array
 
