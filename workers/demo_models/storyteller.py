@@ -46,8 +46,8 @@ the documents are laid out as a chat in which the user asks for the thing that i
 
 A Llama of 4 layers by 192 with random weights, and its own byte-level BPE tokenizer of
 {VOCABULARY} tokens: {STEPS} steps of {BATCH} windows of {WINDOW} tokens, with Muon for the matrices
-and AdamW for the rest, in a minute or two on one core, seed {SEED}. The data is that of the Python it was built
-with, so another Python makes a slightly different model.
+and AdamW for the rest, in a minute or two on one core, seed {SEED}. The data is that of the Python
+it was built with, so another Python makes a slightly different model.
 
 ## Limits
 
