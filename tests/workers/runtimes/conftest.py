@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+import torch
 from tritonclient.grpc.aio import InferenceServerClient
 
 from penstock.service.local.cluster import LocalCluster
@@ -17,6 +18,8 @@ from tests.workers.runtimes.served import ServedModels
 async def served(cluster: LocalCluster) -> AsyncIterator[ServedModels]:
     """The cluster's tritonserver with every demo model loaded."""
     soft = connect(cluster.state.soft_redis_url)
+    # The models run directly for comparison must not fight the servers for the cores.
+    torch.set_num_threads(1)
     (replica, *_) = await ReplicaRegistry(soft).replicas()
     await soft.aclose()
     async with InferenceServerClient(replica.endpoint) as client:
