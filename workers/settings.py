@@ -73,7 +73,7 @@ class TritonSettings(BaseSettings):
     """How long a model's process may take to start."""
     stub_threads: int = Field(default=1, ge=1)
     """OMP_NUM_THREADS of the models' processes."""
-    shutdown_seconds: int = Field(default=15, ge=0)
+    shutdown_seconds: int = Field(default=10, ge=0)
     """How long Triton may take to finish what it executes after SIGTERM; then it is killed."""
     first_restart_seconds: float = Field(default=0.5, gt=0)
     """Pause before a crashed Triton is started again; doubles with each crash in a row."""

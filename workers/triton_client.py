@@ -82,29 +82,21 @@ class TritonClient:
     async def probe(self, name: str, spec: ModelSpec, timeout_seconds: float) -> None:
         """Runs the smallest real input through the model."""
         if signature(spec).streams:
-            await self._ask(self._stream(name, spec, timeout_seconds))
+            await self._ask(self._stream(name, probe_inputs(spec), timeout_seconds))
             return
         answer = await self._ask(
-            self._client.infer(
-                name,
-                probe_inputs(spec),
-                client_timeout=timeout_seconds,
-            )
+            self._client.infer(name, probe_inputs(spec), client_timeout=timeout_seconds)
         )
         for output in signature(spec).outputs:
             if answer.get_output(output.name) is None:
                 raise TritonRefused(f"{name} did not give {output.name}")
 
     async def answers_given(self, name: str) -> int:
-        """How many answers, or messages of streams, the model has given since it was loaded."""
+        """How many requests the model has answered, or let go when cancelled, since its load."""
         statistics = await self._ask(
             self._client.get_inference_statistics(name, client_timeout=CONTROL_TIMEOUT_SECONDS)
         )
-        return sum(
-            model.inference_stats.success.count
-            + sum(answer.success.count for answer in model.response_stats.values())
-            for model in statistics.model_stats
-        )
+        return sum(model.inference_stats.success.count for model in statistics.model_stats)
 
     async def _unloaded(self, name: str) -> bool:
         index = await self._ask(
@@ -114,9 +106,9 @@ class TritonClient:
             model.state in ("", "UNAVAILABLE") for model in index.models if model.name == name
         )
 
-    async def _stream(self, name: str, spec: ModelSpec, timeout_seconds: float) -> None:
+    async def _stream(self, name: str, inputs: list[Any], timeout_seconds: float) -> None:
         async def requests() -> AsyncIterator[dict[str, Any]]:
-            yield {"model_name": name, "inputs": probe_inputs(spec)}
+            yield {"model_name": name, "inputs": inputs}
 
         messages = self._client.stream_infer(requests(), stream_timeout=timeout_seconds)
         answered = False

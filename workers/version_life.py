@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 STABLE_SECONDS = 60.0
 """A model that was ready this long is loaded again without a pause."""
 _QUIET_SECONDS = 0.5
+_LET_GO_SECONDS = 2.0
+"""How long a living model may take to notice that a probe has been cancelled."""
 _RELOAD_SECONDS = 1.0
 """How long a model that is loaded again may take to go first."""
 
@@ -206,18 +208,28 @@ class VersionLife:
                 return f"it does not answer: {error}"
 
     async def _probe_twice(self, answered: int) -> None:
-        """Fails only if two probes do and nobody else was answered: a busy model is not dead."""
+        """Fails only if two probes do and the model shows no other life: busy is not dead."""
         timeout = self._shop.settings.probe_timeout_seconds
         for last in (False, True):
             try:
                 await self._shop.triton.probe(self.triton_name, self._record.spec, timeout)
-            except (TritonSlow, TritonRefused):
-                if await self._shop.triton.answers_given(self.triton_name) != answered:
+            except (TritonSlow, TritonRefused) as error:
+                if "OVERLOADED" in str(error) or await self._lives(error, answered):
                     return
                 if last:
                     raise
             else:
                 return
+
+    async def _lives(self, error: TritonSlow | TritonRefused, answered: int) -> bool:
+        """Whether the model got through anything since, be it only letting go of a late probe."""
+        give_up = time.monotonic() + (_LET_GO_SECONDS if isinstance(error, TritonSlow) else 0.0)
+        while await self._shop.triton.answers_given(self.triton_name) == answered:
+            if time.monotonic() >= give_up:
+                return False
+            await asyncio.sleep(0.1)
+        log.info("busy", extra=self._labels)
+        return True
 
     async def _report(self, reason: str) -> None:
         self._become("failed")

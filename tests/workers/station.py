@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -53,6 +55,7 @@ class Station:
             "PENSTOCK_TRITON_LISTEN": self.endpoint,
             "PENSTOCK_TRITON_MODEL_REPOSITORY": str(folder / "repository"),
             "PENSTOCK_TRITON_FIRST_RESTART_SECONDS": "0.1",
+            "PENSTOCK_TRITON_SHUTDOWN_SECONDS": "3",
             "PENSTOCK_WORKER_TRITON_ENDPOINT": self.endpoint,
             "PENSTOCK_WORKER_ADVERTISE": self.endpoint,
             "PENSTOCK_WORKER_CONTROL_REDIS_URL": control.url(),
@@ -64,6 +67,7 @@ class Station:
             "PENSTOCK_WORKER_POLL_SECONDS": "0.2",
             "PENSTOCK_WORKER_HEARTBEAT_SECONDS": "0.5",
             "PENSTOCK_WORKER_PROBE_SECONDS": "0.5",
+            "PENSTOCK_WORKER_PROBE_TIMEOUT_SECONDS": "2",
             "PENSTOCK_WORKER_FIRST_RETRY_SECONDS": "0.2",
             "PENSTOCK_WORKER_LONGEST_RETRY_SECONDS": "0.5",
             "PENSTOCK_WORKER_RETIRE_DELAY_SECONDS": "0.3",
@@ -105,6 +109,12 @@ class Station:
         spec, digest = self.package(name, version, gain)
         await self.register(spec, digest, take_traffic=True)
         await until(lambda: self.announces(name, version))
+
+    def events(self, name: str, model: str) -> list[dict[str, Any]]:
+        """What the agents have logged about the model under that event."""
+        lines = (self.folder / "workers.log").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        return [r for r in records if r["event"] == name and r.get("model") == model]
 
     async def announces(self, name: str, version: str = "1") -> bool:
         """Whether gateways are told that this replica serves the version."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -44,12 +43,6 @@ async def uninterrupted(station: Station, name: str) -> AsyncIterator[list[float
     await asyncio.gather(calls, return_exceptions=True)
 
 
-def log_of(station: Station, event: str, model: str) -> list[dict[str, Any]]:
-    lines = (station.folder / "workers.log").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    return [r for r in records if r["event"] == event and r.get("model") == model]
-
-
 async def test_a_registered_version_is_announced_once_it_answers(station: Station) -> None:
     await station.serve("fresh", gain=0.5)
     scores = await station.scores("fresh")
@@ -86,7 +79,7 @@ async def test_a_model_whose_process_is_killed_is_back_soon(station: Station) ->
         before.kill()
         await until(lambda: answers_with_another_process(station, "fragile", before.pid))
         await until(lambda: station.announces("fragile"))
-    assert log_of(station, "no longer ready", "fragile")
+    assert station.events("no longer ready", "fragile")
 
 
 async def test_everything_is_back_after_triton_is_killed(station: Station) -> None:
