@@ -1,112 +1,15 @@
-"""The `penstock` command: its verbs for callers, and the server's where there is a source tree."""
+"""Where the `penstock` command begins: an interrupt ends it quietly, even while it is loading."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
-from typing import Annotated
-
-import typer
-
-from penstock.cli import checkup, inference
-from penstock.cli.models import models
-from penstock.cli.session import Options, fail
-
-SERVER_VERBS = {
-    "up": "Starts the local cluster and keeps it running.",
-    "down": "Ends the local cluster.",
-    "status": "Shows what the local cluster runs.",
-    "keys": "API keys: who may call, and what.",
-}
-SERVER_MODEL_VERBS = {
-    "register": "Has every replica serve a model package.",
-    "retire": "Drains a version and unloads it everywhere.",
-    "traffic": "Shares a model's calls among its versions.",
-}
-"""Verbs of penstock.service.local, which the wheel leaves out."""
-
-SERVER_MODULE = "penstock.service.local.commands"
-
-
-def in_source_tree() -> bool:
-    """Whether the server's code is here too."""
-    return importlib.util.find_spec("penstock.service") is not None
-
-
-def build() -> typer.Typer:
-    """The command with every verb that exists here."""
-    app = typer.Typer(
-        name="penstock",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        epilog="Exit status: 0 all is well, 1 the service refused, 2 usage, 3 no gateway reached, "
-        "4 deadline passed.",
-    )
-    app.callback()(_options)
-    for verb in (
-        inference.classify,
-        inference.entities,
-        inference.detect,
-        inference.predict,
-        inference.embed,
-        inference.generate,
-        checkup.doctor,
-    ):
-        app.command()(verb)
-    app.add_typer(models, name="models")
-    _add_server_verbs(app)
-    return app
-
-
-def _add_server_verbs(app: typer.Typer) -> None:
-    why = "needs Penstock's source tree, and this is the client package alone: clone the repository"
-    if in_source_tree():
-        try:
-            # By name: in the layers of the imports, the service is above the command.
-            app.add_typer(importlib.import_module(SERVER_MODULE).server)
-            return
-        except ModuleNotFoundError as error:
-            why = f"needs {error.name}, which is not installed: go to the source tree"
-    for group, verbs, prefix in ((app, SERVER_VERBS, ""), (models, SERVER_MODEL_VERBS, "models ")):
-        for name, summary in verbs.items():
-            said = f"`penstock {prefix}{name}` {why} and run `make up` there"
-            _add_absent(group, name, summary, said)
-
-
-def _add_absent(app: typer.Typer, name: str, summary: str, why: str) -> None:
-    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
-
-    @app.command(name, help=f"{summary} (Needs a source tree.)", context_settings=settings)
-    def absent() -> None:
-        fail(why)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(importlib.metadata.version("penstock"))
-        raise typer.Exit
-
-
-def _options(
-    context: typer.Context,
-    endpoint: Annotated[
-        str | None, typer.Option(help="host:port, or http://host:port for plaintext.")
-    ] = None,
-    ca_file: Annotated[str | None, typer.Option(help="PEM file of trusted authorities.")] = None,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
-    ] = False,
-) -> None:
-    """Calls Penstock, the self-hosted ML API service.
-
-    PENSTOCK_ENDPOINT and PENSTOCK_API_KEY say where and with which key, or else the configuration
-    file, which `penstock up` writes.
-    """
-    context.obj = Options(endpoint, ca_file)
+import sys
 
 
 def main() -> None:
     """Runs the command."""
-    build()()
+    try:
+        from penstock.cli.app import build, is_for_callers
+
+        build(with_server_verbs=not is_for_callers(sys.argv[1:]))()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,13 +1,15 @@
 """One verb's call: opens the client, and turns every failure into a message and an exit status.
 
 Exit statuses: 0 all is well, 1 the service refused, 2 the command line or the configuration makes
-no sense, 3 no gateway could be reached, 4 the deadline passed, 130 interrupted.
+no sense, 3 no gateway could be reached, 4 the deadline passed, 130 interrupted, 141 nobody reads.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,6 +27,7 @@ USAGE = 2
 UNREACHABLE = 3
 DEADLINE = 4
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,27 @@ class Options:
 def session(context: typer.Context, as_json: bool) -> Iterator[Client]:
     """A client for the block; what fails inside ends the command with its exit status."""
     options = context.obj if isinstance(context.obj, Options) else Options()
+    before = signal.signal(signal.SIGINT, _leave_at_once)
     try:
         with Client(options.endpoint, ca_file=options.ca_file) as client:
             yield client
     except PenstockError as error:
         _report(error, as_json)
         raise typer.Exit(status_of(error)) from None
+    except BrokenPipeError:
+        # As for any program in a pipe: `| head` has read enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(PIPE_CLOSED) from None
     except (ConfigurationError, OSError, TypeError, ValueError) as error:
         fail(str(error), as_json)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave_at_once(*_: object) -> None:
+    # A KeyboardInterrupt inside gRPC, just as it starts a call, leaves a channel whose close()
+    # waits for ever: 2 of 150. The end of the connection cancels the call on the server as well.
+    os._exit(INTERRUPTED)
 
 
 def status_of(error: PenstockError) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 from typer.testing import CliRunner, Result
 
-from penstock.cli.main import build
+from penstock.cli.app import build
 from tests.client.scripted import Scripted, Served
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from typer.main import get_command
 
-from penstock.cli.main import SERVER_MODEL_VERBS, SERVER_VERBS, build
+from penstock.cli.app import SERVER_MODEL_VERBS, SERVER_VERBS, build, is_for_callers
 
 
 def test_every_server_verb_is_named_in_the_wheel_too() -> None:
@@ -14,3 +15,21 @@ def test_every_server_verb_is_named_in_the_wheel_too() -> None:
     assert verbs == client | set(SERVER_VERBS)
     model_verbs = set(app.commands["models"].commands)  # type: ignore[attr-defined]
     assert model_verbs == {"list", "get", "versions"} | set(SERVER_MODEL_VERBS)
+
+
+@pytest.mark.parametrize(
+    ("line", "for_callers"),
+    [
+        ("classify m hello", True),
+        ("--endpoint http://h:1 models list --json", True),
+        ("models get fraud", True),
+        ("--help", False),
+        ("models --help", False),
+        ("models register .", False),
+        ("keys list", False),
+        ("up", False),
+        ("", False),
+    ],
+)
+def test_only_callers_go_without_the_servers_code(line: str, for_callers: bool) -> None:
+    assert is_for_callers(line.split()) == for_callers

@@ -105,15 +105,19 @@ def test_no_configuration_is_usage_and_says_the_way_out(
     assert "PENSTOCK_ENDPOINT" in result.stderr
 
 
-def test_an_interrupt_stops_a_generation(
-    scripted: Scripted, environment: dict[str, str | None]
-) -> None:
-    def endless(_: Any, context: Context) -> Iterator[inference.GenerateResponse]:
-        ended = threading.Event()
-        context.add_callback(ended.set)
-        while not ended.wait(0.01):
-            yield inference.GenerateResponse(delta="and ")
+def endless(_: Any, context: Context) -> Iterator[inference.GenerateResponse]:
+    """A generation that only a cancel ends."""
+    ended = threading.Event()
+    context.add_callback(ended.set)
+    while not ended.wait(0.002):
+        yield inference.GenerateResponse(delta="and ")
 
+
+@pytest.fixture
+def generating(
+    scripted: Scripted, environment: dict[str, str | None]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a process of its own, in the middle of a generation."""
     scripted.behaviours["Generate"] = endless
     known = {name: value for name, value in environment.items() if value is not None}
     with subprocess.Popen(
@@ -124,8 +128,25 @@ def test_an_interrupt_stops_a_generation(
     ) as process:
         assert process.stdout is not None
         assert process.stdout.read(8) == b"and and ", "tokens are shown as they come"
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
-    assert process.returncode == 130
+        yield process
+
+
+def test_an_interrupt_stops_a_generation(
+    generating: subprocess.Popen[bytes], scripted: Scripted
+) -> None:
+    generating.send_signal(signal.SIGINT)
+    _, said = generating.communicate(timeout=10)
+    assert generating.returncode == 130
     assert said == b""
+    assert scripted.ended.wait(2)
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(
+    generating: subprocess.Popen[bytes], scripted: Scripted
+) -> None:
+    assert generating.stdout is not None
+    assert generating.stderr is not None
+    generating.stdout.close()
+    assert generating.wait(10) == 141
+    assert generating.stderr.read() == b""
     assert scripted.ended.wait(2)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from penstock.cli.main import SERVER_VERBS
+from penstock.cli.app import SERVER_VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -123,7 +123,7 @@ def test_its_dependencies_are_light(installed: Installed) -> None:
 
 def test_it_imports_with_what_it_asks_for(installed: Installed) -> None:
     program = (
-        "import sys, penstock, penstock.errors, penstock.cli.main\n"
+        "import sys, penstock, penstock.errors, penstock.cli.app\n"
         "from penstock import AsyncClient, Client\n"
         "Client('http://127.0.0.1:1').close()\n"
         "assert 'site-packages' in penstock.__file__\n"
