@@ -44,7 +44,7 @@ class ServingAgent:
             loaded = await self._observe_triton()
             await self._read_registry()
             if loaded is not None and self._registry_known:
-                await self._unload_strays(loaded)
+                await self._remove_strays(loaded)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), self._settings.poll_seconds)
         await self._stop()
@@ -112,8 +112,14 @@ class ServingAgent:
         except RedisError as error:
             log.warning("registry unreadable; keeping what is loaded", extra={"cause": str(error)})
             return
-        self._registry_known = True
+        if not models and self._lives:
+            # Retired models keep their record, so this is a Redis that lost its data.
+            log.error("registry is empty; keeping what is loaded")
+            return
         wanted = _wanted(models)
+        if not self._registry_known:
+            await self._shop.packages.prune([record.digest for _, record in wanted.values()])
+        self._registry_known = True
         for name, life in list(self._lives.items()):
             record = wanted.get(name, (None, None))[1]
             if name not in self._retiring and (record is None or record.digest != life.digest):
@@ -132,12 +138,14 @@ class ServingAgent:
             del self._lives[name], self._retiring[name]
         await self._shop.packages.prune([life.digest for life in self._lives.values()])
 
-    async def _unload_strays(self, loaded: frozenset[str]) -> None:
-        """Unloads what an agent before this one left and nobody wants any more."""
-        for name in loaded - self._lives.keys():
-            log.info("unloading a stray", extra={"triton_name": name})
-            with contextlib.suppress(TritonDown, TritonSlow, TritonRefused):
-                await self._shop.triton.unload(name, self._settings.drain_seconds)
+    async def _remove_strays(self, loaded: frozenset[str]) -> None:
+        """Removes what an agent before this one left and nobody wants any more."""
+        entries = await asyncio.to_thread(self._shop.repository.names)
+        for name in (loaded | entries) - self._lives.keys():
+            log.info("removing a stray", extra={"triton_name": name})
+            if name in loaded:
+                with contextlib.suppress(TritonDown, TritonSlow, TritonRefused):
+                    await self._shop.triton.unload(name, self._settings.drain_seconds)
             await asyncio.to_thread(self._shop.repository.remove, name)
 
     async def _stop(self) -> None:

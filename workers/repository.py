@@ -79,6 +79,10 @@ class Repository:
             return spec.generation.max_sequences
         return spec.instances * max(1, self._placement.gpus)
 
+    def names(self) -> frozenset[str]:
+        """The entries that are there."""
+        return frozenset(path.name for path in self._directory.iterdir())
+
     def remove(self, name: str) -> None:
         """Removes the entry, if there is one."""
         shutil.rmtree(self._directory / name, ignore_errors=True)

@@ -157,6 +157,18 @@ async def test_without_the_control_redis_everything_keeps_serving(station: Stati
     await control.aclose()
 
 
+async def test_a_registry_that_lost_everything_unloads_nothing(station: Station) -> None:
+    saved: Any = await station.wanted.hgetall(keys.MODELS)
+    announced = await station.announced()
+    assert announced
+    await station.wanted.delete(keys.MODELS)
+    await until(lambda: logged(station, "registry is empty; keeping what is loaded"))
+    assert await station.announced() == announced
+    await station.wanted.hset(keys.MODELS, mapping=saved)
+    await station.serve("after-loss")
+    assert announced < await station.announced()
+
+
 async def test_sigterm_withdraws_first_and_the_next_agent_takes_over(station: Station) -> None:
     await station.serve("heirloom")
     process = station.model_process("heirloom")
@@ -177,10 +189,14 @@ async def test_an_agent_that_is_killed_leaves_strays_to_the_next(station: Statio
     station.agent.kill()
     await asyncio.to_thread(station.agent.wait)
     await station.models.retire("stray", "1")
+    (station.folder / "repository" / "left-over").mkdir()
+    (station.folder / "cache" / ("0" * 64)).mkdir()
     station.agent = station.start("workers")
     await until(lambda: not_in("stray--1", station))
     await until(lambda: station.announces("bystander"))
     await until(lambda: entry_gone(station, "stray--1"))
+    await until(lambda: entry_gone(station, "left-over"))
+    assert not (station.folder / "cache" / ("0" * 64)).exists()
 
 
 async def not_(condition: Any) -> bool:
@@ -236,3 +252,7 @@ async def unreachable(url: str) -> bool:
 
 async def entry_gone(station: Station, name: str) -> bool:
     return not await asyncio.to_thread((station.folder / "repository" / name).exists)
+
+
+async def logged(station: Station, event: str) -> bool:
+    return f'"{event}"' in await asyncio.to_thread((station.folder / "workers.log").read_text)
