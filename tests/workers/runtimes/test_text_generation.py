@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import BloomConfig, MambaConfig
 
+from penstock.service.packages import ModelSpec
 from tests.workers.runtimes.generating import (
     CONFIGS,
     CONTEXT,
@@ -23,6 +25,7 @@ from tests.workers.runtimes.generating import (
 )
 from workers.runtimes.generation.engine import Limits
 from workers.runtimes.generation.language_model import LanguageModel, ModelUnsuitable
+from workers.runtimes.launch import Launch
 
 PROMPTS = [[(17 * k + 5 * i + 1) % VOCABULARY for i in range(3 + 4 * k)] for k in range(9)]
 """Nine prompts of 3 to 35 tokens."""
@@ -220,27 +223,52 @@ def test_closing_ends_open_and_waiting_answers_with_an_error() -> None:
 
 def test_many_joins_leaves_and_cancels_leave_every_text_right() -> None:
     model = tiny("gpt2")
-    rounds = [(PROMPTS[k % 9], 3 + (11 * k) % 40) for k in range(80)]
-    listeners = [Listener() for _ in rounds]
+    whole = [generated(model, prompt, 45) for prompt in PROMPTS]
+    lengths = [3 + (11 * k) % 40 for k in range(80)]
+    listeners = [Listener() for _ in lengths]
     with running(model, Limits(6, 100)) as engine:
-        for k, ((prompt, tokens), listener) in enumerate(zip(rounds, listeners, strict=True)):
-            engine.submit(sequence(prompt, listener, max_tokens=tokens))
+        for k, (tokens, listener) in enumerate(zip(lengths, listeners, strict=True)):
+            engine.submit(sequence(PROMPTS[k % 9], listener, max_tokens=tokens))
             if k % 5 == 4:
                 listeners[k - 2].cancel()
-        for k, ((prompt, tokens), listener) in enumerate(zip(rounds, listeners, strict=True)):
-            text, expected = listener.wait(), generated(model, prompt, tokens)
-            assert text == (expected[: len(text)] if k % 5 == 2 else expected)
+        for k, (tokens, listener) in enumerate(zip(lengths, listeners, strict=True)):
+            text = listener.wait()
+            assert text == whole[k % 9][: len(text) if k % 5 == 2 else tokens]
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "why"),
     [
-        BloomConfig(vocab_size=VOCABULARY, hidden_size=64, n_layer=2, n_head=4),
-        MambaConfig(vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2),
+        (BloomConfig(vocab_size=VOCABULARY, hidden_size=64, n_layer=2, n_head=4), "shared cache"),
+        (
+            MambaConfig(vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2),
+            "linear_attention",
+        ),
     ],
     ids=["alibi", "recurrent"],
 )
-def test_a_model_that_cannot_share_a_step_is_refused(config: Any) -> None:
-    model = from_config(config, attn_implementation="eager").eval()
-    with pytest.raises(ModelUnsuitable):
-        LanguageModel(model, 4, CONTEXT).verify()
+def test_a_model_that_cannot_share_a_step_is_refused(config: Any, why: str, tmp_path: Path) -> None:
+    from_config(config, attn_implementation="eager").save_pretrained(tmp_path)
+    spec = ModelSpec(
+        name="odd",
+        version="1",
+        task="text-generation",
+        runtime="transformers",
+        weights="model.safetensors",
+        max_tokens=CONTEXT,
+    )
+    with pytest.raises(ModelUnsuitable, match=why):
+        LanguageModel.load(Launch(tmp_path, spec))
+
+
+def test_a_package_may_shorten_the_context(tmp_path: Path) -> None:
+    tiny("gpt2").save_pretrained(tmp_path)
+    spec = ModelSpec(
+        name="short",
+        version="1",
+        task="text-generation",
+        runtime="transformers",
+        weights="model.safetensors",
+        max_tokens=CONTEXT // 2,
+    )
+    assert LanguageModel.load(Launch(tmp_path, spec)).context_tokens == CONTEXT // 2
