@@ -137,6 +137,7 @@ def test_up_writes_what_the_command_needs_and_ctrl_c_drains_it(up: Up) -> None:
     answer = penstock("models", "list", "--json", PENSTOCK_CONFIG=str(up.config))
     assert [model["name"] for model in json.loads(answer)["models"]] == ["fraud"]
     assert up.config.stat().st_mode & 0o077 == 0
+    assert json.loads(up.config.read_text())["api_key"] in up.told()
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(30) == 0, up.told()
     assert members(cluster_id) == []

@@ -68,7 +68,7 @@ def up(
 
     def report(line: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  ", end="")
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     try:
         with LocalCluster(options, report) as cluster:
@@ -131,19 +131,25 @@ def _end(state: ClusterState, state_dir: Path) -> None:
 
 def _introduce(cluster: LocalCluster) -> None:
     path = config_path()
-    table = Table(title="Penstock is up", show_header=False)
-    table.add_row("gateway (gRPC)", cluster.endpoint)
-    table.add_row("development key", cluster.api_key)
-    table.add_row("models", ", ".join(sorted({v.model for v in cluster.versions})))
-    table.add_row("logs", str(cluster.options.state_dir / "logs"))
     configured = write_configuration(path, cluster.endpoint, cluster.api_key)
+    told = {
+        "gateway (gRPC)": cluster.endpoint,
+        "development key": cluster.api_key,
+        "models": ", ".join(sorted({version.model for version in cluster.versions})),
+        "logs": str(cluster.options.state_dir / "logs"),
+    }
     if configured:
-        table.add_row("`penstock` calls it", f"by {path}")
-    console.print(table)
+        told["`penstock` reads"] = str(path)
+    # Not a table of rich's: it would cut the key where the terminal is narrow.
+    console.print("\n[bold]Penstock is up[/bold]")
+    for name, value in told.items():
+        console.print(f"  {name:<17} ", end="")
+        console.print(value, markup=False, highlight=False, soft_wrap=True)
     if not configured:
         console.print(f"{path} points elsewhere and stays so; to call this cluster:")
-        console.print(f"  export PENSTOCK_ENDPOINT=http://{cluster.endpoint}", highlight=False)
-        console.print(f"  export PENSTOCK_API_KEY={cluster.api_key}", highlight=False)
+        told = {"ENDPOINT": f"http://{cluster.endpoint}", "API_KEY": cluster.api_key}
+        for name, value in told.items():
+            console.print(f"  export PENSTOCK_{name}={value}", highlight=False, soft_wrap=True)
     console.print("Ctrl-C drains it.")
 
 
