@@ -128,6 +128,9 @@ def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", int(settings.share_port)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
+        # gRPC unpacks a message in full before its size or its caller is checked: some KiB of gzip
+        # from anybody would cost gigabytes. So only identity is accepted; clients are told.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),

@@ -198,6 +198,20 @@ async def test_a_member_whose_deadline_passes_does_not_take_others_along(
     await held
 
 
+async def test_a_deadline_that_passes_just_before_sending_leaves_no_call_counted(
+    lane: Lane, router: Router, replica: ScriptedReplica
+) -> None:
+    for _ in range(3):
+        hurried = submit(lane, 1.0, seconds=0.01)
+        await asyncio.sleep(0)
+        time.sleep(0.02)  # noqa: ASYNC251 - the loop's next turn finds pump and deadline both due
+        with pytest.raises(DeadlineExceeded):
+            await hurried
+    assert len(replica.requests) == 0
+    part = await lane.submit(1, rows_of(2.0), a_call(5.0), 2)
+    assert list(read_floats(part.outputs[0])) == [4.0]
+
+
 async def test_a_lost_replica_s_calls_are_answered_by_another(
     replica: ScriptedReplica, other: ScriptedReplica, router: Router, lane: Lane
 ) -> None:

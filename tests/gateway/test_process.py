@@ -172,6 +172,22 @@ def run(redis_url: str, **settings: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+def peak_memory(process: int) -> int:
+    """Bytes."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+async def test_a_compressed_message_is_refused_without_unpacking_it(redis_url: str) -> None:
+    async with gateway(redis_url) as (process, address), grpc.aio.insecure_channel(address) as on:
+        classify = on.unary_unary("/penstock.api.inference.v1.InferenceService/Classify")
+        before = peak_memory(process.pid)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await classify(bytes(96 * 1024 * 1024), compression=grpc.Compression.Gzip, timeout=30)
+        assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert peak_memory(process.pid) - before < 32 * 1024 * 1024
+
+
 def test_a_bad_setting_is_named_and_stops_it(redis_url: str) -> None:
     status, told = run(redis_url, KEY_PEPPER="short", DRAIN_SECONDS="soon")
     assert status == 2
