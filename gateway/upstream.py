@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 
@@ -65,6 +66,7 @@ class Connection:
         self, request: service_pb2.ModelInferRequest, seconds: float
     ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
         """Runs a decoupled model on a stream of its own, cancelled when it is left early."""
+        deadline = time.monotonic() + seconds
         call = self._stub.ModelStreamInfer(timeout=seconds)
         try:
             # A call that has ended already refuses both; reading then says how it ended.
@@ -79,6 +81,9 @@ class Connection:
                     await _end_of_stream(call)
                 yield message.infer_response
         except grpc.aio.AioRpcError as error:
+            # A write that the deadline cuts off is an INTERNAL error to grpc.aio.
+            if time.monotonic() >= deadline:
+                raise DeadlineExceeded() from error
             raise meaning(error.code(), error.details() or "") from error
         finally:
             call.cancel()
