@@ -56,7 +56,9 @@ def up(
     state_dir: StateDir = DEFAULT_STATE_DIR,
 ) -> None:
     """Starts the local cluster and keeps it running; Ctrl-C drains it."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Also where the shell that started this in the background made it deaf to Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     options = ClusterOptions(
         state_dir=state_dir,
         models=tuple(models or ()),
