@@ -1,9 +1,9 @@
 """How often a running sequence sends a message, given what a message costs.
 
 Sending takes the engine's own time: some 0.2 ms a message through Triton, which at 16 sequences and
-a message a token would be a third of a small model's step. So messages take at most a fixed share
-of the time, and a message carries several tokens when there are many sequences. One sequence alone
-sends every token.
+a message a token would be a third of a small model's step. So messages take about a fixed share of
+the time, and a message carries several tokens when there are many sequences. One sequence alone
+holds up nobody else and sends every token.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _SHARE = 0.15
-"""Most of the time that sending may take."""
+"""About how much of the time sending may take."""
 _MEMORY = 0.98
 """Weight of what was measured before against the newest message."""
 
@@ -26,7 +26,7 @@ class Pace:
 
     def interval(self, sequences: int) -> float:
         """Seconds between two messages of one sequence when this many are running."""
-        return sequences * self._message_seconds / _SHARE
+        return (sequences - 1) * self._message_seconds / _SHARE
 
     @contextmanager
     def sending(self) -> Iterator[None]:
