@@ -32,9 +32,6 @@ log = logging.getLogger(__name__)
 
 MERGED_SECONDS = 0.1
 """How long a merged call should keep a replica busy at most, as far as speed is known."""
-QUEUE_SHARE = 0.25
-"""In a long queue, a merged call of an online tier may take this share of it: whoever waits that
-long anyway loses little, and a model that sorts its input by length gains much."""
 SPEED_MEMORY = 0.2
 """Weight of the newest measurement in a lane's moving average of seconds a cost unit."""
 STANDARD_TIER = 2
@@ -180,8 +177,6 @@ class Lane:
         rows, cost, cap = 0, 0, self.cost_cap
         while self._queue:
             member = self._queue[0][2]
-            if not members and member.tier <= STANDARD_TIER:
-                cap = max(cap, self._queued_cost * QUEUE_SHARE)
             if member.future.done():
                 heapq.heappop(self._queue)
                 self._queued_cost -= member.cost

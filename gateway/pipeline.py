@@ -116,7 +116,7 @@ class Pipeline:
                 answer: bytes = response.SerializeToString()
                 context.set_trailing_metadata(((REQUEST_ID, request_id),))
             except BaseException as raised:
-                error = _refusal(raised, call, context)
+                error = _refusal(raised, call, request_id)
                 self._meter.record(method.name, error.code, started, call)
                 if isinstance(raised, asyncio.CancelledError) and context.cancelled():
                     raise
@@ -139,7 +139,7 @@ class Pipeline:
                 )
                 await self._write_all(method.run(request, call), call, context)
             except BaseException as raised:
-                error = _refusal(raised, call, context)
+                error = _refusal(raised, call, request_id)
                 self._meter.record(method.name, error.code, started, call)
                 if isinstance(raised, asyncio.CancelledError) and context.cancelled():
                     raise
@@ -200,7 +200,7 @@ async def _unserved(_: Any, call: Call) -> Message:
     raise Unimplemented(call.method)
 
 
-def _refusal(raised: BaseException, call: Call | None, context: Context) -> PenstockError:
+def _refusal(raised: BaseException, call: Call | None, request_id: str) -> PenstockError:
     """What the caller is told; what it is not told goes to the log with the request id."""
     if isinstance(raised, PenstockError):
         return raised
@@ -209,6 +209,5 @@ def _refusal(raised: BaseException, call: Call | None, context: Context) -> Pens
     late = call is not None and call.remaining() <= 0
     if isinstance(raised, asyncio.CancelledError):
         return DeadlineExceeded() if late else Cancelled()
-    request_id = call.request_id if call else ""
     log.error("call failed", exc_info=raised, extra={"request_id": request_id})
     return InternalError()

@@ -17,6 +17,7 @@ from penstock.errors import (
     InputTooLong,
     InternalError,
     InvalidArgument,
+    Overloaded,
     PenstockError,
     Unavailable,
 )
@@ -26,6 +27,9 @@ REFUSAL_MARK = "PENSTOCK "
 """Precedes the JSON of a refusal that our own runtimes mean for the caller."""
 
 _END_OF_STREAM_SECONDS = 1.0
+
+OVERLOADED_RETRY_SECONDS = 1.0
+"""When a caller should come back to a model whose replica is full."""
 
 _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
@@ -172,7 +176,8 @@ def _refusal(encoded: str) -> PenstockError:
         reason, field, message = refusal["reason"], refusal["field"], refusal["message"]
     except (ValueError, KeyError, TypeError):
         return InternalError(f"malformed refusal: {encoded}")
-    if reason == "OVERLOADED":
-        return ReplicaLost(message)
+    if reason == Overloaded.reason:
+        # The replica is well and says that it is full: no reason to keep away from it.
+        return Overloaded(message, retry_after_seconds=OVERLOADED_RETRY_SECONDS)
     kind = InputTooLong if reason == InputTooLong.reason else InvalidArgument
     return kind(violations=[Violation(field, message)])

@@ -180,7 +180,7 @@ def peak_memory(process: int) -> int:
 
 async def test_a_compressed_message_is_refused_without_unpacking_it(redis_url: str) -> None:
     async with gateway(redis_url) as (process, address), grpc.aio.insecure_channel(address) as on:
-        classify = on.unary_unary("/penstock.api.inference.v1.InferenceService/Classify")
+        classify: Any = on.unary_unary("/penstock.api.inference.v1.InferenceService/Classify")
         before = peak_memory(process.pid)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await classify(bytes(96 * 1024 * 1024), compression=grpc.Compression.Gzip, timeout=30)
