@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -42,6 +43,37 @@ class TritonSlow(Exception):
 
 class TritonRefused(Exception):
     """The server said no; the text is for our log only."""
+
+
+class ModelDead(TritonRefused):
+    """A process behind the model has died; Triton does not start another by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a model has done since it was loaded."""
+
+    answered: int
+    """Requests answered, or let go when cancelled."""
+    failed: int
+    """Requests that ended in an error, the caller's or the model's."""
+    answered_seconds: float
+    """Time that the former took together, waiting included."""
+    failed_seconds: float
+    """Time that the latter took together."""
+
+    def some_die(self, before: Figures) -> bool:
+        """Whether requests since ``before`` failed as they do at an instance whose process died.
+
+        Triton gives such an instance a second to show life, request by request, and goes on using
+        it; meanwhile the others answer as fast as ever.
+        """
+        failed, answered = self.failed - before.failed, self.answered - before.answered
+        if not failed or not answered:
+            return False
+        failing = (self.failed_seconds - before.failed_seconds) / failed
+        answering = (self.answered_seconds - before.answered_seconds) / answered
+        return failing > max(0.9, 5 * answering)
 
 
 class TritonClient:
@@ -91,12 +123,18 @@ class TritonClient:
             if answer.get_output(output.name) is None:
                 raise TritonRefused(f"{name} did not give {output.name}")
 
-    async def answers_given(self, name: str) -> int:
-        """How many requests the model has answered, or let go when cancelled, since its load."""
+    async def figures(self, name: str) -> Figures:
+        """How many requests the model has dealt with."""
         statistics = await self._ask(
             self._client.get_inference_statistics(name, client_timeout=CONTROL_TIMEOUT_SECONDS)
         )
-        return sum(model.inference_stats.success.count for model in statistics.model_stats)
+        counted = [model.inference_stats for model in statistics.model_stats]
+        return Figures(
+            answered=sum(stats.success.count for stats in counted),
+            failed=sum(stats.fail.count for stats in counted),
+            answered_seconds=sum(stats.success.ns for stats in counted) / 1e9,
+            failed_seconds=sum(stats.fail.ns for stats in counted) / 1e9,
+        )
 
     async def _unloaded(self, name: str) -> bool:
         index = await self._ask(
@@ -115,7 +153,7 @@ class TritonClient:
         try:
             async for _, error in messages:
                 if error is not None:
-                    raise TritonRefused(str(error))
+                    raise _refusal(str(error))
                 answered = True
         finally:
             messages.cancel()
@@ -143,10 +181,14 @@ class TritonClient:
             raise TritonSlow(text)
         if status in ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED") and not await self._live():
             raise TritonDown(text)
-        raise TritonRefused(f"{status.removeprefix('StatusCode.')} {text}")
+        raise _refusal(f"{status.removeprefix('StatusCode.')} {text}")
 
     async def _live(self) -> bool:
         try:
             return bool(await self._client.is_server_live(client_timeout=CONTROL_TIMEOUT_SECONDS))
         except (InferenceServerException, grpc.aio.AioRpcError):
             return False
+
+
+def _refusal(text: str) -> TritonRefused:
+    return ModelDead(text) if "Stub process" in text else TritonRefused(text)

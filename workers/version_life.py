@@ -19,10 +19,18 @@ from redis.exceptions import RedisError
 from penstock.errors import PackageInvalid, PenstockError
 from penstock.service.packages import triton_name
 from penstock.service.registry import ReplicaRegistry, ServedModel, VersionRecord
+from penstock.service.signatures import signature
 from workers.package_cache import PackageCache
 from workers.repository import Repository
 from workers.settings import AgentSettings
-from workers.triton_client import TritonClient, TritonDown, TritonRefused, TritonSlow
+from workers.triton_client import (
+    Figures,
+    ModelDead,
+    TritonClient,
+    TritonDown,
+    TritonRefused,
+    TritonSlow,
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +75,8 @@ class VersionLife:
         self._shop = workshop
         self._changed = changed
         self._ready_since = 0.0
+        self._untried = True
+        self._instances = 1 if signature(record.spec).streams else record.spec.instances
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._labels = {"model": name, "version": self.version}
@@ -117,7 +127,7 @@ class VersionLife:
         before = -1
         with contextlib.suppress(TritonDown, TritonSlow, TritonRefused):
             while time.monotonic() < give_up:
-                now = await self._shop.triton.answers_given(self.triton_name)
+                now = (await self._shop.triton.figures(self.triton_name)).answered
                 if now == before:
                     return
                 before = now
@@ -169,7 +179,8 @@ class VersionLife:
             raise PackageInvalid("model.yaml is not what was registered")
         async with shop.load_limit:
             present = name in await shop.triton.loaded()
-            if present and shop.repository.describes(name, package, spec):
+            untried, self._untried = self._untried, False
+            if present and untried and shop.repository.describes(name, package, spec):
                 # An agent before this one loaded it; if it answers, nobody need notice.
                 with contextlib.suppress(TritonRefused, TritonSlow):
                     await shop.triton.probe(name, spec, shop.settings.probe_timeout_seconds)
@@ -191,40 +202,56 @@ class VersionLife:
         self._become("ready")
         with contextlib.suppress(RedisError):
             await self._shop.replicas.clear_failure(self.name, self.version)
-        answered = -1
+        before: Figures | None = None
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._lost.wait(), self._shop.settings.probe_seconds)
                 return "tritonserver no longer has it"
             try:
-                given = await self._shop.triton.answers_given(self.triton_name)
-                if given == answered:
-                    await self._probe_twice(given)
-                    given = await self._shop.triton.answers_given(self.triton_name)
-                answered = given
+                now = await self._shop.triton.figures(self.triton_name)
+                if self._instances > 1 and before is not None and now.some_die(before):
+                    return "one of its instances is dead"
+                if before is None or now.answered == before.answered:
+                    await self._probe_instances(now.answered)
+                    now = await self._shop.triton.figures(self.triton_name)
+                before = now
             except TritonDown:
                 return "tritonserver is down"
-            except (TritonSlow, TritonRefused) as error:
+            except TritonSlow:
+                log.warning("tritonserver is too busy to be asked", extra=self._labels)
+            except TritonRefused as error:
                 return f"it does not answer: {error}"
 
+    async def _probe_instances(self, answered: int) -> None:
+        """Raises TritonRefused if an instance is dead or the model answers nobody.
+
+        Triton takes idle instances in turn, so as many probes as instances reach each of them.
+        """
+        for _ in range(self._instances):
+            await self._probe_twice(answered)
+
     async def _probe_twice(self, answered: int) -> None:
-        """Fails only if two probes do and the model shows no other life: busy is not dead."""
         timeout = self._shop.settings.probe_timeout_seconds
         for last in (False, True):
             try:
                 await self._shop.triton.probe(self.triton_name, self._record.spec, timeout)
-            except (TritonSlow, TritonRefused) as error:
-                if "OVERLOADED" in str(error) or await self._lives(error, answered):
+                return
+            except TritonSlow:
+                if await self._lets_go(answered):
                     return
                 if last:
+                    raise TritonRefused(f"two probes took more than {timeout:g} s") from None
+            except TritonRefused as refusal:
+                if "OVERLOADED" in str(refusal):
+                    return
+                if last or isinstance(refusal, ModelDead):
                     raise
-            else:
-                return
 
-    async def _lives(self, error: TritonSlow | TritonRefused, answered: int) -> bool:
-        """Whether the model got through anything since, be it only letting go of a late probe."""
-        give_up = time.monotonic() + (_LET_GO_SECONDS if isinstance(error, TritonSlow) else 0.0)
-        while await self._shop.triton.answers_given(self.triton_name) == answered:
+    async def _lets_go(self, answered: int) -> bool:
+        """Whether the model got through anything since, be it only dropping a late probe: then it
+        is busy, not dead."""
+        give_up = time.monotonic() + _LET_GO_SECONDS
+        while (await self._shop.triton.figures(self.triton_name)).answered == answered:
             if time.monotonic() >= give_up:
                 return False
             await asyncio.sleep(0.1)

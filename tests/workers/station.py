@@ -94,19 +94,23 @@ class Station:
         await self.soft.aclose()
         await self.wanted.aclose()
 
-    def package(self, name: str, version: str = "1", gain: float = 1.0) -> tuple[ModelSpec, str]:
+    def package(
+        self, name: str, version: str = "1", gain: float = 1.0, instances: int = 1
+    ) -> tuple[ModelSpec, str]:
         """Writes a tiny package; returns its spec and digest."""
         directory = self.folder / "artifacts" / name / version
-        return tabular_package(directory, name, version, gain=gain)
+        return tabular_package(directory, name, version, gain=gain, instances=instances)
 
     async def register(self, spec: ModelSpec, digest: str, *, take_traffic: bool = False) -> None:
         """Makes the package a wanted version."""
         uri = (self.folder / "artifacts" / spec.name / spec.version).as_uri()
         await self.models.register(uri, digest, spec, take_traffic=take_traffic)
 
-    async def serve(self, name: str, version: str = "1", gain: float = 1.0) -> None:
+    async def serve(
+        self, name: str, version: str = "1", gain: float = 1.0, instances: int = 1
+    ) -> None:
         """Builds and registers a tiny model, and waits until it is announced."""
-        spec, digest = self.package(name, version, gain)
+        spec, digest = self.package(name, version, gain, instances)
         await self.register(spec, digest, take_traffic=True)
         await until(lambda: self.announces(name, version))
 
@@ -143,8 +147,11 @@ class Station:
 
     def model_process(self, name: str, version: str = "1") -> psutil.Process | None:
         """The process that runs the model, while there is one."""
-        stubs = self._below(f"/{triton_name(name, version)}/")
-        return next(iter(stubs), None)
+        return next(iter(self.model_processes(name, version)), None)
+
+    def model_processes(self, name: str, version: str = "1") -> list[psutil.Process]:
+        """The processes that run the model, one an instance."""
+        return alive(self._below(f"/{triton_name(name, version)}/"))
 
     def processes(self) -> list[psutil.Process]:
         """The launcher and everything below it."""

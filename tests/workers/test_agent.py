@@ -82,6 +82,32 @@ async def test_a_model_whose_process_is_killed_is_back_soon(station: Station) ->
     assert station.events("no longer ready", "fragile")
 
 
+async def test_one_dead_instance_of_two_is_found_though_the_other_answers(
+    station: Station,
+) -> None:
+    await station.serve("twins", instances=2)
+    before = station.model_processes("twins")
+    assert len(before) == 2
+
+    async def call() -> None:
+        while True:
+            await asyncio.gather(
+                *(station.scores("twins") for _ in range(4)), return_exceptions=True
+            )
+
+    calls = asyncio.create_task(call())
+    before[0].kill()
+
+    async def both_are_new() -> bool:
+        return len(set(station.model_processes("twins")) - set(before)) == 2
+
+    await until(both_are_new)
+    await until(lambda: station.announces("twins"))
+    calls.cancel()
+    for _ in range(6):
+        await station.scores("twins")
+
+
 async def test_everything_is_back_after_triton_is_killed(station: Station) -> None:
     await station.serve("survivor")
     server = station.server()

@@ -14,7 +14,7 @@ LABELS = ("small", "large")
 
 
 def tabular_package(
-    directory: Path, name: str, version: str = "1", *, gain: float = 1.0
+    directory: Path, name: str, version: str = "1", *, gain: float = 1.0, instances: int = 1
 ) -> tuple[ModelSpec, str]:
     """Writes a classifier that is surer of ``large`` the more its features add up to."""
     directory.mkdir(parents=True)
@@ -43,5 +43,6 @@ def tabular_package(
         labels=LABELS,
         features=tuple(Feature(name=feature) for feature in FEATURES),
         max_batch=16,
+        instances=instances,
     )
     return spec, write_package(directory, spec)
