@@ -140,11 +140,11 @@ class Router:
         return True
 
     async def close(self) -> None:
-        """Ends every connection."""
-        for replica in self._replicas.values():
-            self._retire(replica)
-        self._replicas, self._serving = {}, {}
-        await asyncio.gather(*self._closing)
+        """Ends every connection at once; whoever still has a call in flight had time to finish."""
+        for task in self._closing:
+            task.cancel()
+        replicas, self._replicas, self._serving = self._replicas, {}, {}
+        await asyncio.gather(*[replica.connection.close() for replica in replicas.values()])
 
     def _open(self, replica: Replica, triton_name: str, free_only: bool) -> bool:
         load = replica.loads[triton_name]

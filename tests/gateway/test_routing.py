@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
@@ -95,3 +96,13 @@ async def test_a_replica_of_long_calls_keeps_the_next_one_at_hand() -> None:
     assert picks(router, 5, free_only=True) == {"only": 2}
     router.end(replica.loads[MODEL], 0.001, lost=False)
     assert router.pick(MODEL, free_only=True) is None
+
+
+async def test_closing_does_not_wait_for_a_call_that_never_ends() -> None:
+    router = Router("here")
+    router.update([record("only")])
+    replica = router.pick(MODEL, free_only=True)
+    assert replica is not None
+    router.begin(replica, MODEL)
+    await asyncio.wait_for(router.close(), 5)
+    assert router.count(MODEL) == 0
