@@ -13,8 +13,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from penstock.service.local.processes import CLUSTER_VARIABLE, end_all, members
+from penstock.service.local.processes import (
+    CLUSTER_VARIABLE,
+    end_all,
+    members,
+    wait_for_end,
+)
 from penstock.service.local.state import SOURCE_TREE, ClusterState, read_state, remove_state
+
+OWNER_SECONDS = 10.0
+"""How long a supervisor whose pipe has ended may take to be gone."""
 
 
 class Keeper:
@@ -55,7 +63,8 @@ def main() -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
     state = read_state(state_dir)
-    if state is None or state.owner.process.alive():
+    # A killed process closes its pipes a moment before it counts as ended.
+    if state is None or not wait_for_end([state.owner.process], OWNER_SECONDS):
         return
     print("the supervisor is gone: ending what it started", flush=True)
     end_cluster(state)
