@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from penstock.api.types.v1 import metadata_pb2
+from penstock.service.quotas import NO_LIMITS, Budget, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one subject may use; every call counts against each quota of its principal."""
+
+    subject: str
+    """``key:<id>``, ``tenant:<id>`` or ``model:<tenant>:<model>``."""
+    limits: Limits = NO_LIMITS
+    budgets: tuple[Budget, ...] = ()
+
+
+_NO_MODEL_QUOTAS: Mapping[str, Quota] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling and what they may do; made from verified credentials only."""
+    """Who is calling and what they may do; made from verified credentials only.
+
+    One object a credential for as long as it is trusted, so it can key caches.
+    """
 
     tenant: str
     key_id: str
     scopes: frozenset[str]
-    highest_tier: int
+    highest_tier: int = 1
     """The most urgent ServiceTier allowed; 1 is the most urgent there is."""
-    requests_per_minute: int | None
-    """None means unlimited."""
-    models: frozenset[str] | None
+    models: frozenset[str] | None = None
     """The models that may be called; None means all."""
+    regions: frozenset[str] | None = None
+    """The regions in which calls may be answered; None means all."""
+    quotas: tuple[Quota, ...] = ()
+    """The key's and the tenant's, where they bound anything."""
+    model_quotas: Mapping[str, Quota] = field(default_factory=lambda: _NO_MODEL_QUOTAS)
+    """The tenant's for single models, by name."""
+    audit_payloads: bool = False
+    """Whether inputs and outputs are kept with audit events."""
+    pseudonym_key: bytes = b""
+    """Keys the tenant's digests and pseudonyms; destroyed when the tenant is erased."""
 
     def may_use(self, model: str) -> bool:
         """Whether the model may be called, or even be seen."""
@@ -42,6 +68,14 @@ class Call:
     model: str = ""
     model_version: str = ""
     replica: str = ""
+    region: str = ""
+    """Of the replica."""
+    tier: int = 0
+    """The ServiceTier it runs at; 0 until that is known."""
+    resource_id: str = ""
+    """The file, batch, job, tenant or key that it is about."""
+    subject: str = ""
+    """The end user that the caller named, as a pseudonym of the tenant."""
     usage: metadata_pb2.Usage | None = field(default=None)
     """What the call has consumed so far; the meter reads it when the call ends."""
 

@@ -68,13 +68,13 @@ class Dispatch:
 
         Raises NoReplica, ReplicaUnavailable, Overloaded, DeadlineExceeded, InvalidArgument.
         """
-        tier = _allowed_tier(tier, call)
+        tier = call.tier = _allowed_tier(tier, call)
         lane = self._lane(target)
         cost = sum(len(tensor.data) for tensor in inputs)
         most = min(target.spec.max_batch, max(1, int(rows * min(1.0, lane.cost_cap / (cost or 1)))))
         if rows <= most:
             part = await lane.submit(rows, inputs, call, tier)
-            call.replica = part.replica
+            call.replica, call.region = part.replica, part.region
             return Answer(
                 {tensor.name: tensor for tensor in part.outputs},
                 part.replica,
@@ -91,11 +91,11 @@ class Dispatch:
 
         Raises NoReplica, ReplicaUnavailable, DeadlineExceeded, InvalidArgument.
         """
-        tier = _allowed_tier(tier, call)
+        tier = call.tier = _allowed_tier(tier, call)
         replica = self._router.pick(target.triton_name, free_only=False)
         if replica is None:
             raise NoReplica(target.model)
-        call.replica = replica.id
+        call.replica, call.region = replica.id, replica.region
         timeout = call.remaining()
         request = infer_request(target.triton_name, None, inputs, call.traceparent)
         load = self._router.begin(replica, target.triton_name)
@@ -141,7 +141,7 @@ class Dispatch:
         finally:
             for task in tasks:
                 task.cancel()
-        call.replica = parts[0].replica
+        call.replica, call.region = parts[0].replica, parts[0].region
         merged = tensors.merge([part.outputs for part in parts])
         queued = min(part.queue_seconds for part in parts)
         return Answer(

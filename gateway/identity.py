@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from gateway.calls import Principal
+from gateway.calls import Principal, Quota
 from penstock.errors import CredentialsMissing, DependencyUnavailable, Unauthenticated
 from penstock.service.api_keys import ApiKey, KeyRecord, KeyStore, parse
 
@@ -113,6 +113,6 @@ def _principal(record: KeyRecord) -> Principal:
         key_id=record.id,
         scopes=frozenset(record.scopes),
         highest_tier=record.highest_tier,
-        requests_per_minute=record.requests_per_minute,
+        quotas=(Quota(f"key:{record.id}", record.limits, record.budgets),),
         models=None if record.models is None else frozenset(record.models),
     )

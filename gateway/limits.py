@@ -42,26 +42,28 @@ class RequestLimits:
 
     async def admit(self, principal: Principal) -> None:
         """Counts one request; raises RateLimited, or DependencyUnavailable if Redis is away."""
-        limit = principal.requests_per_minute
-        if limit is None:
-            return
-        lease = self._leases.get(principal.key_id)
+        for quota in principal.quotas:
+            if quota.limits.requests_per_minute is not None:
+                await self._admit(quota.subject, quota.limits.requests_per_minute)
+
+    async def _admit(self, subject: str, limit: int) -> None:
+        lease = self._leases.get(subject)
         if lease is None:
-            lease = self._leases[principal.key_id] = _Lease(0, 0.0, asyncio.Lock())
+            lease = self._leases[subject] = _Lease(0, 0.0, asyncio.Lock())
         if lease.left > 0 and time.monotonic() < lease.until:
             lease.left -= 1
             return
         async with lease.asking:
             if lease.left <= 0 or time.monotonic() >= lease.until:
-                await self._renew(principal.key_id, limit, lease)
+                await self._renew(subject, limit, lease)
             lease.left -= 1
 
-    async def _renew(self, key_id: str, limit: int, lease: _Lease) -> None:
+    async def _renew(self, subject: str, limit: int, lease: _Lease) -> None:
         asked = time.monotonic()
         wanted = max(1, int(limit * LEASE_SHARE))
         try:
             granted, wait_ms = await self._lease(
-                keys=[keys.request_bucket(key_id)], args=[limit, limit / 60.0, wanted]
+                keys=[keys.request_bucket(subject)], args=[limit, limit / 60.0, wanted]
             )
         except RedisError as error:
             raise DependencyUnavailable(

@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from redis.asyncio import Redis
@@ -22,6 +22,7 @@ from redis.asyncio.client import Pipeline
 
 from penstock.errors import FieldViolation, InvalidArgument, NotFound
 from penstock.service import keys
+from penstock.service.quotas import NO_LIMITS, Budget, Limits
 
 SCOPES = frozenset(
     {
@@ -62,6 +63,18 @@ class ApiKey:
         return f"ApiKey(id={self.id!r}, secret=...)"
 
 
+class Proof(BaseModel):
+    """What a credential is checked against."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    value: str
+    """Hex. api_key: the HMAC-SHA256 of the secret under the pepper. ed25519: the public key. hmac:
+    the salt from which, with the pepper, the secret is derived."""
+    expires_at: float | None = None
+    """Set when a newer one has taken its place."""
+
+
 class KeyRecord(BaseModel):
     """A key as it is stored. Times are Unix seconds."""
 
@@ -70,18 +83,27 @@ class KeyRecord(BaseModel):
     id: str
     tenant: str
     name: str
-    hmac: str
-    """Hex HMAC-SHA256 of the secret under the pepper."""
+    credential: Literal["api_key", "ed25519", "hmac", "spiffe", "jwt"] = "api_key"
+    proofs: tuple[Proof, ...] = ()
+    """Newest first; empty where the credential proves itself (spiffe, jwt)."""
+    identity: str = ""
+    """What the credential names: a SPIFFE id, or a token's issuer, a space and its subject."""
     scopes: tuple[str, ...]
     highest_tier: int = Field(ge=1, le=4)
     """The most urgent service tier allowed; 1 is the most urgent there is."""
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    """None means unlimited."""
+    limits: Limits = NO_LIMITS
+    budgets: tuple[Budget, ...] = ()
     models: tuple[str, ...] | None = None
-    """The models it may call; None means all."""
+    """The models it may call, within the tenant's; None means all of those."""
+    regions: tuple[str, ...] | None = None
+    """Where its calls may be answered, within the tenant's; None means all of those."""
+    labels: dict[str, str] = {}
+    revision: int = 1
+    """Grows with every change; the etag."""
     created_at: float
     expires_at: float | None = None
     revoked_at: float | None = None
+    rotated_at: float | None = None
 
 
 def mint() -> tuple[str, str, str]:
@@ -129,10 +151,10 @@ class KeyStore:
             id=key_id,
             tenant=tenant,
             name=name,
-            hmac=mac(self._pepper, secret),
+            proofs=(Proof(value=mac(self._pepper, secret)),),
             scopes=tuple(sorted(set(scopes))),
             highest_tier=highest_tier,
-            requests_per_minute=requests_per_minute,
+            limits=Limits(requests_per_minute=requests_per_minute),
             models=None if models is None else tuple(sorted(set(models))),
             created_at=time.time(),
             expires_at=expires_at,
@@ -150,9 +172,14 @@ class KeyStore:
 
     def matches(self, record: KeyRecord, key: ApiKey) -> bool:
         """Whether the holder knows the stored key's secret; takes the same time either way."""
-        return record.id == key.id and hmac.compare_digest(
-            record.hmac, mac(self._pepper, key.secret)
-        )
+        given = mac(self._pepper, key.secret)
+        now = time.time()
+        good = [
+            hmac.compare_digest(proof.value, given)
+            for proof in record.proofs
+            if proof.expires_at is None or now < proof.expires_at
+        ]
+        return record.id == key.id and record.credential == "api_key" and any(good)
 
     async def list(self) -> list[KeyRecord]:
         """Every key, oldest first."""

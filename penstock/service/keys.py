@@ -18,6 +18,53 @@ def api_key(key_id: str) -> str:
     return f"penstock:key:{key_id}"
 
 
+TENANTS = "penstock:tenants"
+"""Set of tenant ids. Permanent."""
+
+
+def tenant(tenant_id: str) -> str:
+    """TenantRecord as JSON. Permanent: an erased tenant stays, emptied."""
+    return f"penstock:tenant:{tenant_id}"
+
+
+def pseudonym_key(tenant_id: str) -> str:
+    """32 random bytes that key a tenant's digests and pseudonyms. Permanent until it is erased."""
+    return f"penstock:tenant:{tenant_id}:pseudonym"
+
+
+def identity(kind: str, value: str) -> str:
+    """Id of the key that a SPIFFE id, or a token's issuer and subject, stands for. Goes with it."""
+    return f"penstock:identity:{kind}:{value}"
+
+
+LEDGER_OUTBOX = "penstock:ledger:outbox"
+"""Stream of shipped batches of events, until they are sealed (penstock.service.ledger.outbox)."""
+LEDGER_MARKS = "penstock:ledger:marks"
+"""Hash: source -> the last sequence shipped. Permanent; a source's field goes once it is sealed and
+closed."""
+LEDGER_SEALED = "penstock:ledger:sealed"
+"""Hash: source -> the last sequence in a sealed segment. Permanent, as LEDGER_MARKS."""
+LEDGER_HEADS = "penstock:ledger:heads"
+"""Hash: ledger (``usage`` or ``audit``) -> its last segment's link as JSON. Permanent."""
+
+
+def usage_day(tenant_id: str, day: str) -> str:
+    """Hash of a tenant's sums of one UTC day (YYYY-MM-DD). Permanent: bills are made from it."""
+    return f"penstock:usage:{tenant_id}:{day}"
+
+
+def budget(subject: str, counted: str, period: str) -> str:
+    """Hash {spent, r:<source>}: what is spent, and what each source holds in reserve. ``counted``
+    is a unit's number or a currency, ``period`` a day, a month or ``total``. Expires a week after
+    its period; ``total`` is permanent."""
+    return f"penstock:budget:{subject}:{counted}:{period}"
+
+
+def budget_holdings(source: str) -> str:
+    """Set of the budgets that a source holds something of. Permanent until the source is closed."""
+    return f"penstock:budgets:{source}"
+
+
 # Soft Redis
 
 REPLICAS = "penstock:replicas"

@@ -130,7 +130,7 @@ def call_of(*models: str, seconds: float = 20.0) -> Call:
     """A call by a key that may use these models, or all."""
     now = time.monotonic()
     allowed = frozenset(models) or None
-    principal = Principal("acme", "key", EVERYTHING, 1, None, allowed)
+    principal = Principal("acme", "key", EVERYTHING, 1, allowed)
     return Call("request", "/test/Method", principal, now, now + seconds)
 
 

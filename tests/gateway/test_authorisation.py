@@ -37,7 +37,7 @@ def public_services() -> list[ServiceDescriptor]:
 
 
 def principal(*scopes: str) -> Principal:
-    return Principal("acme", "key", frozenset(scopes), 1, None, None)
+    return Principal("acme", "key", frozenset(scopes), 1)
 
 
 def test_every_public_method_is_in_the_table_and_nothing_else_is() -> None:

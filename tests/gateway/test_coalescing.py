@@ -26,7 +26,7 @@ from penstock.service.registry import ReplicaRecord, ServedModel
 from tests.gateway.scripted_replica import Context, ScriptedReplica, doubled, floats
 
 MODEL = "echo--1"
-PRINCIPAL = Principal("acme", "key", frozenset({"*"}), 1, None, None)
+PRINCIPAL = Principal("acme", "key", frozenset({"*"}), 1)
 
 Ask = Callable[..., Awaitable[Part]]
 

@@ -89,7 +89,7 @@ def list_keys(state_dir: StateDir = DEFAULT_STATE_DIR, as_json: Json = False) ->
         return
     table = Table("id", "tenant", "name", "scopes", "limit/min", "state")
     for record in found:
-        limit = str(record.requests_per_minute or "")
+        limit = str(record.limits.requests_per_minute or "")
         scopes = " ".join(record.scopes)
         table.add_row(record.id, record.tenant, record.name, scopes, limit, _key_state(record))
     console.print(table)

@@ -62,6 +62,7 @@ class Credential(_message.Message):
     SIGNING_FIELD_NUMBER: _builtins.int
     SPIFFE_FIELD_NUMBER: _builtins.int
     JWT_FIELD_NUMBER: _builtins.int
+    HMAC_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def api_key(self) -> Global___ApiKeyCredential:
         """A secret text that the cluster makes and the caller sends."""
@@ -78,6 +79,10 @@ class Credential(_message.Message):
     def jwt(self) -> Global___JwtCredential:
         """A subject of a token issuer."""
 
+    @_builtins.property
+    def hmac(self) -> Global___HmacCredential:
+        """A shared secret with which the caller signs each request."""
+
     def __init__(
         self,
         *,
@@ -85,12 +90,13 @@ class Credential(_message.Message):
         signing: Global___SigningCredential | None = ...,
         spiffe: Global___SpiffeCredential | None = ...,
         jwt: Global___JwtCredential | None = ...,
+        hmac: Global___HmacCredential | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "jwt", b"jwt", "kind", b"kind", "signing", b"signing", "spiffe", b"spiffe"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "hmac", b"hmac", "jwt", b"jwt", "kind", b"kind", "signing", b"signing", "spiffe", b"spiffe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "jwt", b"jwt", "kind", b"kind", "signing", b"signing", "spiffe", b"spiffe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "hmac", b"hmac", "jwt", b"jwt", "kind", b"kind", "signing", b"signing", "spiffe", b"spiffe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["api_key", "signing", "spiffe", "jwt"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["api_key", "signing", "spiffe", "jwt", "hmac"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -139,6 +145,30 @@ class SigningCredential(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SigningCredential: _TypeAlias = SigningCredential  # noqa: Y015
+
+@_typing.final
+class HmacCredential(_message.Message):
+    """HmacCredential signs requests with HMAC-SHA256 and a secret text that the cluster makes, for
+    callers that cannot use Ed25519.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    """The text's beginning, enough to recognise it by. Given back only."""
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HmacCredential: _TypeAlias = HmacCredential  # noqa: Y015
 
 @_typing.final
 class SpiffeCredential(_message.Message):
@@ -363,7 +393,9 @@ class CreateKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
     api_key: _builtins.str
-    """The API key's text, to be handed to its bearer; empty for other credentials and repeated calls."""
+    """The text of an API key or of a shared signing secret, to be handed to its bearer; empty for
+    other credentials and repeated calls.
+    """
     @_builtins.property
     def key(self) -> Global___Key:
         """The key."""
@@ -596,7 +628,9 @@ class RotateKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
     api_key: _builtins.str
-    """The API key's new text; empty for other credentials and repeated calls."""
+    """The new text of an API key or of a shared signing secret; empty for other credentials and
+    repeated calls.
+    """
     @_builtins.property
     def key(self) -> Global___Key:
         """The key."""

@@ -30,7 +30,7 @@ from penstock.api.types.v1 import limits_pb2 as penstock_dot_api_dot_types_dot_v
 from penstock.api.types.v1 import metadata_pb2 as penstock_dot_api_dot_types_dot_v1_dot_metadata__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#penstock/api/admin/v1/tenants.proto\x12\x15penstock.api.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"penstock/api/types/v1/limits.proto\x1a$penstock/api/types/v1/metadata.proto\"\xf3\x01\n\tRetention\x12(\n\x05\x66iles\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04jobs\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cusage_events\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x61udit_events\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x61udit_payloads\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xde\x04\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".penstock.api.admin.v1.TenantState\x12-\n\x06limits\x18\x04 \x01(\x0b\x32\x1d.penstock.api.types.v1.Limits\x12.\n\x07\x62udgets\x18\x05 \x03(\x0b\x32\x1d.penstock.api.types.v1.Budget\x12\x16\n\x0e\x61llowed_models\x18\x06 \x03(\t\x12\x17\n\x0f\x61llowed_regions\x18\x07 \x03(\t\x12\x38\n\x0chighest_tier\x18\x08 \x01(\x0e\x32\".penstock.api.types.v1.ServiceTier\x12\x0e\n\x06weight\x18\t \x01(\r\x12\x33\n\tretention\x18\n \x01(\x0b\x32 .penstock.api.admin.v1.Retention\x12\x16\n\x0e\x61udit_payloads\x18\x0b \x01(\x08\x12\x39\n\x06labels\x18\x0c \x03(\x0b\x32).penstock.api.admin.v1.Tenant.LabelsEntry\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x13\x43reateTenantRequest\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"E\n\x14\x43reateTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"B\n\x11GetTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\"o\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x32\n\x06states\x18\x03 \x03(\x0e\x32\".penstock.api.admin.v1.TenantState\"^\n\x13ListTenantsResponse\x12.\n\x07tenants\x18\x01 \x03(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x13UpdateTenantRequest\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"E\n\x14UpdateTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\")\n\x14SuspendTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"F\n\x15SuspendTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\"(\n\x13ResumeTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"E\n\x14ResumeTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\"5\n\x12\x45raseTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"D\n\x13\x45raseTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant*y\n\x0bTenantState\x12\x1c\n\x18TENANT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TENANT_STATE_ACTIVE\x10\x01\x12\x1a\n\x16TENANT_STATE_SUSPENDED\x10\x02\x12\x17\n\x13TENANT_STATE_ERASED\x10\x03\x32\x8b\x08\n\x0eTenantsService\x12\x85\x01\n\x0c\x43reateTenant\x12*.penstock.api.admin.v1.CreateTenantRequest\x1a+.penstock.api.admin.v1.CreateTenantResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/admin/tenants:\x01*\x12\x85\x01\n\tGetTenant\x12\'.penstock.api.admin.v1.GetTenantRequest\x1a(.penstock.api.admin.v1.GetTenantResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/admin/tenants/{tenant_id}\x12\x7f\n\x0bListTenants\x12).penstock.api.admin.v1.ListTenantsRequest\x1a*.penstock.api.admin.v1.ListTenantsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/admin/tenants\x12\x96\x01\n\x0cUpdateTenant\x12*.penstock.api.admin.v1.UpdateTenantRequest\x1a+.penstock.api.admin.v1.UpdateTenantResponse\"-\x82\xd3\xe4\x93\x02\'2\x1d/v1/admin/tenants/{tenant.id}:\x06tenant\x12\x9c\x01\n\rSuspendTenant\x12+.penstock.api.admin.v1.SuspendTenantRequest\x1a,.penstock.api.admin.v1.SuspendTenantResponse\"0\x82\xd3\xe4\x93\x02*\"%/v1/admin/tenants/{tenant_id}:suspend:\x01*\x12\x98\x01\n\x0cResumeTenant\x12*.penstock.api.admin.v1.ResumeTenantRequest\x1a+.penstock.api.admin.v1.ResumeTenantResponse\"/\x82\xd3\xe4\x93\x02)\"$/v1/admin/tenants/{tenant_id}:resume:\x01*\x12\x94\x01\n\x0b\x45raseTenant\x12).penstock.api.admin.v1.EraseTenantRequest\x1a*.penstock.api.admin.v1.EraseTenantResponse\".\x82\xd3\xe4\x93\x02(\"#/v1/admin/tenants/{tenant_id}:erase:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#penstock/api/admin/v1/tenants.proto\x12\x15penstock.api.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"penstock/api/types/v1/limits.proto\x1a$penstock/api/types/v1/metadata.proto\"\xf3\x01\n\tRetention\x12(\n\x05\x66iles\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04jobs\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cusage_events\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x61udit_events\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x61udit_payloads\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x98\x05\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".penstock.api.admin.v1.TenantState\x12-\n\x06limits\x18\x04 \x01(\x0b\x32\x1d.penstock.api.types.v1.Limits\x12.\n\x07\x62udgets\x18\x05 \x03(\x0b\x32\x1d.penstock.api.types.v1.Budget\x12\x16\n\x0e\x61llowed_models\x18\x06 \x03(\t\x12\x17\n\x0f\x61llowed_regions\x18\x07 \x03(\t\x12\x38\n\x0chighest_tier\x18\x08 \x01(\x0e\x32\".penstock.api.types.v1.ServiceTier\x12\x0e\n\x06weight\x18\t \x01(\r\x12\x33\n\tretention\x18\n \x01(\x0b\x32 .penstock.api.admin.v1.Retention\x12\x16\n\x0e\x61udit_payloads\x18\x0b \x01(\x08\x12\x39\n\x06labels\x18\x0c \x03(\x0b\x32).penstock.api.admin.v1.Tenant.LabelsEntry\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x0cmodel_limits\x18\x10 \x03(\x0b\x32\".penstock.api.types.v1.ModelLimits\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x13\x43reateTenantRequest\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"E\n\x14\x43reateTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"B\n\x11GetTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\"o\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x32\n\x06states\x18\x03 \x03(\x0e\x32\".penstock.api.admin.v1.TenantState\"^\n\x13ListTenantsResponse\x12.\n\x07tenants\x18\x01 \x03(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x13UpdateTenantRequest\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"E\n\x14UpdateTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\")\n\x14SuspendTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"F\n\x15SuspendTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\"(\n\x13ResumeTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"E\n\x14ResumeTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant\"5\n\x12\x45raseTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"D\n\x13\x45raseTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x1d.penstock.api.admin.v1.Tenant*y\n\x0bTenantState\x12\x1c\n\x18TENANT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TENANT_STATE_ACTIVE\x10\x01\x12\x1a\n\x16TENANT_STATE_SUSPENDED\x10\x02\x12\x17\n\x13TENANT_STATE_ERASED\x10\x03\x32\x8b\x08\n\x0eTenantsService\x12\x85\x01\n\x0c\x43reateTenant\x12*.penstock.api.admin.v1.CreateTenantRequest\x1a+.penstock.api.admin.v1.CreateTenantResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/admin/tenants:\x01*\x12\x85\x01\n\tGetTenant\x12\'.penstock.api.admin.v1.GetTenantRequest\x1a(.penstock.api.admin.v1.GetTenantResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/admin/tenants/{tenant_id}\x12\x7f\n\x0bListTenants\x12).penstock.api.admin.v1.ListTenantsRequest\x1a*.penstock.api.admin.v1.ListTenantsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/admin/tenants\x12\x96\x01\n\x0cUpdateTenant\x12*.penstock.api.admin.v1.UpdateTenantRequest\x1a+.penstock.api.admin.v1.UpdateTenantResponse\"-\x82\xd3\xe4\x93\x02\'2\x1d/v1/admin/tenants/{tenant.id}:\x06tenant\x12\x9c\x01\n\rSuspendTenant\x12+.penstock.api.admin.v1.SuspendTenantRequest\x1a,.penstock.api.admin.v1.SuspendTenantResponse\"0\x82\xd3\xe4\x93\x02*\"%/v1/admin/tenants/{tenant_id}:suspend:\x01*\x12\x98\x01\n\x0cResumeTenant\x12*.penstock.api.admin.v1.ResumeTenantRequest\x1a+.penstock.api.admin.v1.ResumeTenantResponse\"/\x82\xd3\xe4\x93\x02)\"$/v1/admin/tenants/{tenant_id}:resume:\x01*\x12\x94\x01\n\x0b\x45raseTenant\x12).penstock.api.admin.v1.EraseTenantRequest\x1a*.penstock.api.admin.v1.EraseTenantResponse\".\x82\xd3\xe4\x93\x02(\"#/v1/admin/tenants/{tenant_id}:erase:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,42 +53,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANTSSERVICE'].methods_by_name['ResumeTenant']._serialized_options = b'\202\323\344\223\002)\"$/v1/admin/tenants/{tenant_id}:resume:\001*'
   _globals['_TENANTSSERVICE'].methods_by_name['EraseTenant']._loaded_options = None
   _globals['_TENANTSSERVICE'].methods_by_name['EraseTenant']._serialized_options = b'\202\323\344\223\002(\"#/v1/admin/tenants/{tenant_id}:erase:\001*'
-  _globals['_TENANTSTATE']._serialized_start=2145
-  _globals['_TENANTSTATE']._serialized_end=2266
+  _globals['_TENANTSTATE']._serialized_start=2203
+  _globals['_TENANTSTATE']._serialized_end=2324
   _globals['_RETENTION']._serialized_start=266
   _globals['_RETENTION']._serialized_end=509
   _globals['_TENANT']._serialized_start=512
-  _globals['_TENANT']._serialized_end=1118
-  _globals['_TENANT_LABELSENTRY']._serialized_start=1073
-  _globals['_TENANT_LABELSENTRY']._serialized_end=1118
-  _globals['_CREATETENANTREQUEST']._serialized_start=1120
-  _globals['_CREATETENANTREQUEST']._serialized_end=1213
-  _globals['_CREATETENANTRESPONSE']._serialized_start=1215
-  _globals['_CREATETENANTRESPONSE']._serialized_end=1284
-  _globals['_GETTENANTREQUEST']._serialized_start=1286
-  _globals['_GETTENANTREQUEST']._serialized_end=1323
-  _globals['_GETTENANTRESPONSE']._serialized_start=1325
-  _globals['_GETTENANTRESPONSE']._serialized_end=1391
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1393
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1504
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1506
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1600
-  _globals['_UPDATETENANTREQUEST']._serialized_start=1602
-  _globals['_UPDATETENANTREQUEST']._serialized_end=1719
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=1721
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=1790
-  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1792
-  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1833
-  _globals['_SUSPENDTENANTRESPONSE']._serialized_start=1835
-  _globals['_SUSPENDTENANTRESPONSE']._serialized_end=1905
-  _globals['_RESUMETENANTREQUEST']._serialized_start=1907
-  _globals['_RESUMETENANTREQUEST']._serialized_end=1947
-  _globals['_RESUMETENANTRESPONSE']._serialized_start=1949
-  _globals['_RESUMETENANTRESPONSE']._serialized_end=2018
-  _globals['_ERASETENANTREQUEST']._serialized_start=2020
-  _globals['_ERASETENANTREQUEST']._serialized_end=2073
-  _globals['_ERASETENANTRESPONSE']._serialized_start=2075
-  _globals['_ERASETENANTRESPONSE']._serialized_end=2143
-  _globals['_TENANTSSERVICE']._serialized_start=2269
-  _globals['_TENANTSSERVICE']._serialized_end=3304
+  _globals['_TENANT']._serialized_end=1176
+  _globals['_TENANT_LABELSENTRY']._serialized_start=1131
+  _globals['_TENANT_LABELSENTRY']._serialized_end=1176
+  _globals['_CREATETENANTREQUEST']._serialized_start=1178
+  _globals['_CREATETENANTREQUEST']._serialized_end=1271
+  _globals['_CREATETENANTRESPONSE']._serialized_start=1273
+  _globals['_CREATETENANTRESPONSE']._serialized_end=1342
+  _globals['_GETTENANTREQUEST']._serialized_start=1344
+  _globals['_GETTENANTREQUEST']._serialized_end=1381
+  _globals['_GETTENANTRESPONSE']._serialized_start=1383
+  _globals['_GETTENANTRESPONSE']._serialized_end=1449
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1451
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1562
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1564
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1658
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1660
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1777
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=1779
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=1848
+  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1850
+  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1891
+  _globals['_SUSPENDTENANTRESPONSE']._serialized_start=1893
+  _globals['_SUSPENDTENANTRESPONSE']._serialized_end=1963
+  _globals['_RESUMETENANTREQUEST']._serialized_start=1965
+  _globals['_RESUMETENANTREQUEST']._serialized_end=2005
+  _globals['_RESUMETENANTRESPONSE']._serialized_start=2007
+  _globals['_RESUMETENANTRESPONSE']._serialized_end=2076
+  _globals['_ERASETENANTREQUEST']._serialized_start=2078
+  _globals['_ERASETENANTREQUEST']._serialized_end=2131
+  _globals['_ERASETENANTRESPONSE']._serialized_start=2133
+  _globals['_ERASETENANTRESPONSE']._serialized_end=2201
+  _globals['_TENANTSSERVICE']._serialized_start=2327
+  _globals['_TENANTSSERVICE']._serialized_end=3362
 # @@protoc_insertion_point(module_scope)

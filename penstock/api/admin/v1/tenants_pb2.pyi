@@ -141,6 +141,7 @@ class Tenant(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_LIMITS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The tenant's id, chosen at creation: 1 to 40 lower-case letters, digits and hyphens, beginning
     with a letter.
@@ -154,7 +155,9 @@ class Tenant(_message.Message):
     weight: _builtins.int
     """Its share when tenants compete for slack, 1 to 1,000; 0 is 100."""
     audit_payloads: _builtins.bool
-    """Keeps inputs and outputs with its audit events, not only their digests."""
+    """Keeps inputs and outputs with its audit events, not only their digests. Texts are kept with
+    mail addresses, card numbers and telephone numbers blacked out; images and sounds are left out.
+    """
     etag: _builtins.str
     """Changes with every change of the tenant."""
     @_builtins.property
@@ -191,6 +194,10 @@ class Tenant(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def model_limits(self) -> _containers.RepeatedCompositeFieldContainer[_limits_pb2.ModelLimits]:
+        """What it may use of single models; at most one entry a model."""
+
     def __init__(
         self,
         *,
@@ -209,10 +216,11 @@ class Tenant(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        model_limits: _abc.Iterable[_limits_pb2.ModelLimits] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "limits", b"limits", "retention", b"retention", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "allowed_regions", b"allowed_regions", "audit_payloads", b"audit_payloads", "budgets", b"budgets", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "highest_tier", b"highest_tier", "id", b"id", "labels", b"labels", "limits", b"limits", "retention", b"retention", "state", b"state", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "allowed_regions", b"allowed_regions", "audit_payloads", b"audit_payloads", "budgets", b"budgets", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "highest_tier", b"highest_tier", "id", b"id", "labels", b"labels", "limits", b"limits", "model_limits", b"model_limits", "retention", b"retention", "state", b"state", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

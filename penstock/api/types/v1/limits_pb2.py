@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from penstock.api.types.v1 import metadata_pb2 as penstock_dot_api_dot_types_dot_v1_dot_metadata__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/api/types/v1/limits.proto\x12\x15penstock.api.types.v1\x1a$penstock/api/types/v1/metadata.proto\"\xe8\x02\n\x06Limits\x12 \n\x13requests_per_minute\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x1d\n\x10units_per_minute\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x1d\n\x10\x63oncurrent_calls\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1c\n\x0funfinished_jobs\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x1b\n\x0erows_per_batch\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x1b\n\x0e\x62ytes_per_file\x18\x06 \x01(\x04H\x05\x88\x01\x01\x12\x19\n\x0cstored_bytes\x18\x07 \x01(\x04H\x06\x88\x01\x01\x42\x16\n\x14_requests_per_minuteB\x13\n\x11_units_per_minuteB\x13\n\x11_concurrent_callsB\x12\n\x10_unfinished_jobsB\x11\n\x0f_rows_per_batchB\x11\n\x0f_bytes_per_fileB\x0f\n\r_stored_bytes\"}\n\x06\x42udget\x12.\n\x04unit\x18\x01 \x01(\x0e\x32 .penstock.api.types.v1.UsageUnit\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x04\x12\x33\n\x06period\x18\x03 \x01(\x0e\x32#.penstock.api.types.v1.BudgetPeriod*v\n\x0c\x42udgetPeriod\x12\x1d\n\x19\x42UDGET_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UDGET_PERIOD_DAY\x10\x01\x12\x17\n\x13\x42UDGET_PERIOD_MONTH\x10\x02\x12\x17\n\x13\x42UDGET_PERIOD_TOTAL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/api/types/v1/limits.proto\x12\x15penstock.api.types.v1\x1a$penstock/api/types/v1/metadata.proto\"\xe8\x02\n\x06Limits\x12 \n\x13requests_per_minute\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x1d\n\x10units_per_minute\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x1d\n\x10\x63oncurrent_calls\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1c\n\x0funfinished_jobs\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x1b\n\x0erows_per_batch\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x1b\n\x0e\x62ytes_per_file\x18\x06 \x01(\x04H\x05\x88\x01\x01\x12\x19\n\x0cstored_bytes\x18\x07 \x01(\x04H\x06\x88\x01\x01\x42\x16\n\x14_requests_per_minuteB\x13\n\x11_units_per_minuteB\x13\n\x11_concurrent_callsB\x12\n\x10_unfinished_jobsB\x11\n\x0f_rows_per_batchB\x11\n\x0f_bytes_per_fileB\x0f\n\r_stored_bytes\"\x8f\x01\n\x06\x42udget\x12.\n\x04unit\x18\x01 \x01(\x0e\x32 .penstock.api.types.v1.UsageUnit\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x04\x12\x33\n\x06period\x18\x03 \x01(\x0e\x32#.penstock.api.types.v1.BudgetPeriod\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\"{\n\x0bModelLimits\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x06limits\x18\x02 \x01(\x0b\x32\x1d.penstock.api.types.v1.Limits\x12.\n\x07\x62udgets\x18\x03 \x03(\x0b\x32\x1d.penstock.api.types.v1.Budget*v\n\x0c\x42udgetPeriod\x12\x1d\n\x19\x42UDGET_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UDGET_PERIOD_DAY\x10\x01\x12\x17\n\x13\x42UDGET_PERIOD_MONTH\x10\x02\x12\x17\n\x13\x42UDGET_PERIOD_TOTAL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.api.types.v1.limits_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BUDGETPERIOD']._serialized_start=589
-  _globals['_BUDGETPERIOD']._serialized_end=707
+  _globals['_BUDGETPERIOD']._serialized_start=733
+  _globals['_BUDGETPERIOD']._serialized_end=851
   _globals['_LIMITS']._serialized_start=100
   _globals['_LIMITS']._serialized_end=460
-  _globals['_BUDGET']._serialized_start=462
-  _globals['_BUDGET']._serialized_end=587
+  _globals['_BUDGET']._serialized_start=463
+  _globals['_BUDGET']._serialized_end=606
+  _globals['_MODELLIMITS']._serialized_start=608
+  _globals['_MODELLIMITS']._serialized_end=731
 # @@protoc_insertion_point(module_scope)

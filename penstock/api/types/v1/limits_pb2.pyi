@@ -3,8 +3,10 @@
 isort:skip_file
 How much a tenant or one of its keys may use."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from penstock.api.types.v1 import metadata_pb2 as _metadata_pb2
 import builtins as _builtins
@@ -123,8 +125,8 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
-    """Budget bounds what is spent in a period. A call reserves its upper bound before it runs and is
-    settled on what it used, so a budget is never overdrawn.
+    """Budget bounds what is spent in a period, in units or in money. A call reserves its upper bound
+    before it runs and is settled on what it used, so a budget is never overdrawn.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -132,23 +134,65 @@ class Budget(_message.Message):
     UNIT_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     PERIOD_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
     unit: _metadata_pb2.UsageUnit.ValueType
-    """What is counted."""
+    """What is counted; unspecified for a budget in money."""
     amount: _builtins.int
-    """How much may be spent in a period, input and output together."""
+    """How much may be spent in a period, input and output together: units, or millionths of the
+    currency.
+    """
     period: Global___BudgetPeriod.ValueType
     """When it starts anew."""
+    currency: _builtins.str
+    """The currency of a budget in money, as ISO 4217 has it; must be the price table's. Empty counts
+    units.
+    """
     def __init__(
         self,
         *,
         unit: _metadata_pb2.UsageUnit.ValueType = ...,
         amount: _builtins.int = ...,
         period: Global___BudgetPeriod.ValueType = ...,
+        currency: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "period", b"period", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "currency", b"currency", "period", b"period", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class ModelLimits(_message.Message):
+    """ModelLimits bounds what a tenant may use of one model, within its other limits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """How much of it. Only requests_per_minute, units_per_minute and concurrent_calls apply."""
+
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]:
+        """What may be spent on it, at most one budget for each unit or currency and period."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
+        budgets: _abc.Iterable[Global___Budget] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "limits", b"limits", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelLimits: _TypeAlias = ModelLimits  # noqa: Y015

@@ -28,7 +28,7 @@ from penstock.api.types.v1 import limits_pb2 as penstock_dot_api_dot_types_dot_v
 from penstock.api.types.v1 import metadata_pb2 as penstock_dot_api_dot_types_dot_v1_dot_metadata__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/api/usage/v1/usage.proto\x12\x15penstock.api.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"penstock/api/types/v1/limits.proto\x1a$penstock/api/types/v1/metadata.proto\"\xa9\x01\n\x0bUsageFilter\x12\x12\n\ntenant_ids\x18\x01 \x03(\t\x12\x0f\n\x07key_ids\x18\x02 \x03(\t\x12\x0e\n\x06models\x18\x03 \x03(\t\x12\x32\n\x08\x66\x61milies\x18\x04 \x03(\x0e\x32 .penstock.api.types.v1.ApiFamily\x12\x31\n\x05tiers\x18\x05 \x03(\x0e\x32\".penstock.api.types.v1.ServiceTier\"\xb3\x02\n\x08UsageRow\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x30\n\x06\x66\x61mily\x18\x04 \x01(\x0e\x32 .penstock.api.types.v1.ApiFamily\x12\x30\n\x04tier\x18\x05 \x01(\x0e\x32\".penstock.api.types.v1.ServiceTier\x12\'\n\x03\x64\x61y\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x04unit\x18\x07 \x01(\x0e\x32 .penstock.api.types.v1.UsageUnit\x12\r\n\x05\x63\x61lls\x18\x08 \x01(\x03\x12\x13\n\x0binput_units\x18\t \x01(\x03\x12\x14\n\x0coutput_units\x18\n \x01(\x03\"\x85\x02\n\x11QueryUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x08group_by\x18\x03 \x03(\x0e\x32%.penstock.api.usage.v1.UsageDimension\x12\x32\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\".penstock.api.usage.v1.UsageFilter\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"\x8e\x01\n\x12QueryUsageResponse\x12-\n\x04rows\x18\x01 \x03(\x0b\x32\x1f.penstock.api.usage.v1.UsageRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x30\n\x0csealed_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetLimitsRequest\"\xc5\x01\n\x0bLimitStatus\x12.\n\x04kind\x18\x01 \x01(\x0e\x32 .penstock.api.usage.v1.LimitKind\x12\x34\n\x07subject\x18\x02 \x01(\x0e\x32#.penstock.api.usage.v1.LimitSubject\x12\r\n\x05limit\x18\x03 \x01(\x04\x12\x11\n\tremaining\x18\x04 \x01(\x04\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc4\x01\n\x0c\x42udgetStatus\x12-\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1d.penstock.api.types.v1.Budget\x12\x34\n\x07subject\x18\x02 \x01(\x0e\x32#.penstock.api.usage.v1.LimitSubject\x12\r\n\x05spent\x18\x03 \x01(\x04\x12\x10\n\x08reserved\x18\x04 \x01(\x04\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb7\x01\n\x11GetLimitsResponse\x12\x32\n\x06limits\x18\x01 \x03(\x0b\x32\".penstock.api.usage.v1.LimitStatus\x12\x34\n\x07\x62udgets\x18\x02 \x03(\x0b\x32#.penstock.api.usage.v1.BudgetStatus\x12\x38\n\x0chighest_tier\x18\x03 \x01(\x0e\x32\".penstock.api.types.v1.ServiceTier*\xd0\x01\n\x0eUsageDimension\x12\x1f\n\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x1a\n\x16USAGE_DIMENSION_TENANT\x10\x01\x12\x17\n\x13USAGE_DIMENSION_KEY\x10\x02\x12\x19\n\x15USAGE_DIMENSION_MODEL\x10\x03\x12\x1a\n\x16USAGE_DIMENSION_FAMILY\x10\x04\x12\x18\n\x14USAGE_DIMENSION_TIER\x10\x05\x12\x17\n\x13USAGE_DIMENSION_DAY\x10\x06*^\n\x0cLimitSubject\x12\x1d\n\x19LIMIT_SUBJECT_UNSPECIFIED\x10\x00\x12\x15\n\x11LIMIT_SUBJECT_KEY\x10\x01\x12\x18\n\x14LIMIT_SUBJECT_TENANT\x10\x02*\xca\x01\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1eLIMIT_KIND_REQUESTS_PER_MINUTE\x10\x01\x12\x1f\n\x1bLIMIT_KIND_UNITS_PER_MINUTE\x10\x02\x12\x1f\n\x1bLIMIT_KIND_CONCURRENT_CALLS\x10\x03\x12\x1e\n\x1aLIMIT_KIND_UNFINISHED_JOBS\x10\x04\x12\x1b\n\x17LIMIT_KIND_STORED_BYTES\x10\x05\x32\xf8\x01\n\x0cUsageService\x12t\n\nQueryUsage\x12(.penstock.api.usage.v1.QueryUsageRequest\x1a).penstock.api.usage.v1.QueryUsageResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usage\x12r\n\tGetLimits\x12\'.penstock.api.usage.v1.GetLimitsRequest\x1a(.penstock.api.usage.v1.GetLimitsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/limitsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/api/usage/v1/usage.proto\x12\x15penstock.api.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"penstock/api/types/v1/limits.proto\x1a$penstock/api/types/v1/metadata.proto\"\xa9\x01\n\x0bUsageFilter\x12\x12\n\ntenant_ids\x18\x01 \x03(\t\x12\x0f\n\x07key_ids\x18\x02 \x03(\t\x12\x0e\n\x06models\x18\x03 \x03(\t\x12\x32\n\x08\x66\x61milies\x18\x04 \x03(\x0e\x32 .penstock.api.types.v1.ApiFamily\x12\x31\n\x05tiers\x18\x05 \x03(\x0e\x32\".penstock.api.types.v1.ServiceTier\"\xda\x02\n\x08UsageRow\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x30\n\x06\x66\x61mily\x18\x04 \x01(\x0e\x32 .penstock.api.types.v1.ApiFamily\x12\x30\n\x04tier\x18\x05 \x01(\x0e\x32\".penstock.api.types.v1.ServiceTier\x12\'\n\x03\x64\x61y\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x04unit\x18\x07 \x01(\x0e\x32 .penstock.api.types.v1.UsageUnit\x12\r\n\x05\x63\x61lls\x18\x08 \x01(\x03\x12\x13\n\x0binput_units\x18\t \x01(\x03\x12\x14\n\x0coutput_units\x18\n \x01(\x03\x12\x13\n\x0b\x63ost_micros\x18\x0b \x01(\x03\x12\x10\n\x08\x63urrency\x18\x0c \x01(\t\"\x85\x02\n\x11QueryUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x08group_by\x18\x03 \x03(\x0e\x32%.penstock.api.usage.v1.UsageDimension\x12\x32\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\".penstock.api.usage.v1.UsageFilter\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"\x8e\x01\n\x12QueryUsageResponse\x12-\n\x04rows\x18\x01 \x03(\x0b\x32\x1f.penstock.api.usage.v1.UsageRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x30\n\x0csealed_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetLimitsRequest\"\xd4\x01\n\x0bLimitStatus\x12.\n\x04kind\x18\x01 \x01(\x0e\x32 .penstock.api.usage.v1.LimitKind\x12\x34\n\x07subject\x18\x02 \x01(\x0e\x32#.penstock.api.usage.v1.LimitSubject\x12\r\n\x05limit\x18\x03 \x01(\x04\x12\x11\n\tremaining\x18\x04 \x01(\x04\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x06 \x01(\t\"\xd3\x01\n\x0c\x42udgetStatus\x12-\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1d.penstock.api.types.v1.Budget\x12\x34\n\x07subject\x18\x02 \x01(\x0e\x32#.penstock.api.usage.v1.LimitSubject\x12\r\n\x05spent\x18\x03 \x01(\x04\x12\x10\n\x08reserved\x18\x04 \x01(\x04\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x06 \x01(\t\"\xb7\x01\n\x11GetLimitsResponse\x12\x32\n\x06limits\x18\x01 \x03(\x0b\x32\".penstock.api.usage.v1.LimitStatus\x12\x34\n\x07\x62udgets\x18\x02 \x03(\x0b\x32#.penstock.api.usage.v1.BudgetStatus\x12\x38\n\x0chighest_tier\x18\x03 \x01(\x0e\x32\".penstock.api.types.v1.ServiceTier*\xd0\x01\n\x0eUsageDimension\x12\x1f\n\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x1a\n\x16USAGE_DIMENSION_TENANT\x10\x01\x12\x17\n\x13USAGE_DIMENSION_KEY\x10\x02\x12\x19\n\x15USAGE_DIMENSION_MODEL\x10\x03\x12\x1a\n\x16USAGE_DIMENSION_FAMILY\x10\x04\x12\x18\n\x14USAGE_DIMENSION_TIER\x10\x05\x12\x17\n\x13USAGE_DIMENSION_DAY\x10\x06*w\n\x0cLimitSubject\x12\x1d\n\x19LIMIT_SUBJECT_UNSPECIFIED\x10\x00\x12\x15\n\x11LIMIT_SUBJECT_KEY\x10\x01\x12\x18\n\x14LIMIT_SUBJECT_TENANT\x10\x02\x12\x17\n\x13LIMIT_SUBJECT_MODEL\x10\x03*\xca\x01\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1eLIMIT_KIND_REQUESTS_PER_MINUTE\x10\x01\x12\x1f\n\x1bLIMIT_KIND_UNITS_PER_MINUTE\x10\x02\x12\x1f\n\x1bLIMIT_KIND_CONCURRENT_CALLS\x10\x03\x12\x1e\n\x1aLIMIT_KIND_UNFINISHED_JOBS\x10\x04\x12\x1b\n\x17LIMIT_KIND_STORED_BYTES\x10\x05\x32\xf8\x01\n\x0cUsageService\x12t\n\nQueryUsage\x12(.penstock.api.usage.v1.QueryUsageRequest\x1a).penstock.api.usage.v1.QueryUsageResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usage\x12r\n\tGetLimits\x12\'.penstock.api.usage.v1.GetLimitsRequest\x1a(.penstock.api.usage.v1.GetLimitsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/limitsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,28 +39,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGESERVICE'].methods_by_name['QueryUsage']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/usage'
   _globals['_USAGESERVICE'].methods_by_name['GetLimits']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['GetLimits']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/limits'
-  _globals['_USAGEDIMENSION']._serialized_start=1694
-  _globals['_USAGEDIMENSION']._serialized_end=1902
-  _globals['_LIMITSUBJECT']._serialized_start=1904
-  _globals['_LIMITSUBJECT']._serialized_end=1998
-  _globals['_LIMITKIND']._serialized_start=2001
-  _globals['_LIMITKIND']._serialized_end=2203
+  _globals['_USAGEDIMENSION']._serialized_start=1763
+  _globals['_USAGEDIMENSION']._serialized_end=1971
+  _globals['_LIMITSUBJECT']._serialized_start=1973
+  _globals['_LIMITSUBJECT']._serialized_end=2092
+  _globals['_LIMITKIND']._serialized_start=2095
+  _globals['_LIMITKIND']._serialized_end=2297
   _globals['_USAGEFILTER']._serialized_start=198
   _globals['_USAGEFILTER']._serialized_end=367
   _globals['_USAGEROW']._serialized_start=370
-  _globals['_USAGEROW']._serialized_end=677
-  _globals['_QUERYUSAGEREQUEST']._serialized_start=680
-  _globals['_QUERYUSAGEREQUEST']._serialized_end=941
-  _globals['_QUERYUSAGERESPONSE']._serialized_start=944
-  _globals['_QUERYUSAGERESPONSE']._serialized_end=1086
-  _globals['_GETLIMITSREQUEST']._serialized_start=1088
-  _globals['_GETLIMITSREQUEST']._serialized_end=1106
-  _globals['_LIMITSTATUS']._serialized_start=1109
-  _globals['_LIMITSTATUS']._serialized_end=1306
-  _globals['_BUDGETSTATUS']._serialized_start=1309
-  _globals['_BUDGETSTATUS']._serialized_end=1505
-  _globals['_GETLIMITSRESPONSE']._serialized_start=1508
-  _globals['_GETLIMITSRESPONSE']._serialized_end=1691
-  _globals['_USAGESERVICE']._serialized_start=2206
-  _globals['_USAGESERVICE']._serialized_end=2454
+  _globals['_USAGEROW']._serialized_end=716
+  _globals['_QUERYUSAGEREQUEST']._serialized_start=719
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=980
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=983
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=1125
+  _globals['_GETLIMITSREQUEST']._serialized_start=1127
+  _globals['_GETLIMITSREQUEST']._serialized_end=1145
+  _globals['_LIMITSTATUS']._serialized_start=1148
+  _globals['_LIMITSTATUS']._serialized_end=1360
+  _globals['_BUDGETSTATUS']._serialized_start=1363
+  _globals['_BUDGETSTATUS']._serialized_end=1574
+  _globals['_GETLIMITSRESPONSE']._serialized_start=1577
+  _globals['_GETLIMITSRESPONSE']._serialized_end=1760
+  _globals['_USAGESERVICE']._serialized_start=2300
+  _globals['_USAGESERVICE']._serialized_end=2548
 # @@protoc_insertion_point(module_scope)

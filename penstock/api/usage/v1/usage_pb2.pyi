@@ -74,6 +74,8 @@ class _LimitSubjectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitSub
     """The key's own."""
     LIMIT_SUBJECT_TENANT: _LimitSubject.ValueType  # 2
     """The tenant's, shared by its keys."""
+    LIMIT_SUBJECT_MODEL: _LimitSubject.ValueType  # 3
+    """The tenant's for one model."""
 
 class LimitSubject(_LimitSubject, metaclass=_LimitSubjectEnumTypeWrapper):
     """LimitSubject says whose limit it is."""
@@ -84,6 +86,8 @@ LIMIT_SUBJECT_KEY: LimitSubject.ValueType  # 1
 """The key's own."""
 LIMIT_SUBJECT_TENANT: LimitSubject.ValueType  # 2
 """The tenant's, shared by its keys."""
+LIMIT_SUBJECT_MODEL: LimitSubject.ValueType  # 3
+"""The tenant's for one model."""
 Global___LimitSubject: _TypeAlias = LimitSubject  # noqa: Y015
 
 class _LimitKind:
@@ -186,6 +190,8 @@ class UsageRow(_message.Message):
     CALLS_FIELD_NUMBER: _builtins.int
     INPUT_UNITS_FIELD_NUMBER: _builtins.int
     OUTPUT_UNITS_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant, when split by tenant."""
     key_id: _builtins.str
@@ -204,6 +210,10 @@ class UsageRow(_message.Message):
     """Units read."""
     output_units: _builtins.int
     """Units produced."""
+    cost_micros: _builtins.int
+    """What the price table made of it when it was used, in millionths of the currency."""
+    currency: _builtins.str
+    """The price table's currency, as ISO 4217 has it; empty where nothing has a price."""
     @_builtins.property
     def day(self) -> _timestamp_pb2.Timestamp:
         """The day's beginning, when split by day."""
@@ -221,10 +231,12 @@ class UsageRow(_message.Message):
         calls: _builtins.int = ...,
         input_units: _builtins.int = ...,
         output_units: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
+        currency: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["day", b"day"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "day", b"day", "family", b"family", "input_units", b"input_units", "key_id", b"key_id", "model", b"model", "output_units", b"output_units", "tenant_id", b"tenant_id", "tier", b"tier", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cost_micros", b"cost_micros", "currency", b"currency", "day", b"day", "family", b"family", "input_units", b"input_units", "key_id", b"key_id", "model", b"model", "output_units", b"output_units", "tenant_id", b"tenant_id", "tier", b"tier", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -342,6 +354,7 @@ class LimitStatus(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     RESET_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     kind: Global___LimitKind.ValueType
     """What it bounds."""
     subject: Global___LimitSubject.ValueType
@@ -350,6 +363,8 @@ class LimitStatus(_message.Message):
     """How much is allowed."""
     remaining: _builtins.int
     """How much of it can be used now."""
+    model: _builtins.str
+    """The model, for a limit on one."""
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
         """When all of it can be used again; absent for limits that do not refill by themselves."""
@@ -362,10 +377,11 @@ class LimitStatus(_message.Message):
         limit: _builtins.int = ...,
         remaining: _builtins.int = ...,
         reset_time: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reset_time", b"reset_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "limit", b"limit", "remaining", b"remaining", "reset_time", b"reset_time", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "limit", b"limit", "model", b"model", "remaining", b"remaining", "reset_time", b"reset_time", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,12 +398,15 @@ class BudgetStatus(_message.Message):
     SPENT_FIELD_NUMBER: _builtins.int
     RESERVED_FIELD_NUMBER: _builtins.int
     RESET_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     subject: Global___LimitSubject.ValueType
     """Whose it is."""
     spent: _builtins.int
     """What was used in this period."""
     reserved: _builtins.int
     """What open calls have reserved on top."""
+    model: _builtins.str
+    """The model, for a budget of one."""
     @_builtins.property
     def budget(self) -> _limits_pb2.Budget:
         """The budget."""
@@ -404,10 +423,11 @@ class BudgetStatus(_message.Message):
         spent: _builtins.int = ...,
         reserved: _builtins.int = ...,
         reset_time: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "reset_time", b"reset_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "reserved", b"reserved", "reset_time", b"reset_time", "spent", b"spent", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "model", b"model", "reserved", b"reserved", "reset_time", b"reset_time", "spent", b"spent", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""The usage ledger and the audit trail: what the gateway, the scheduler and auditors share."""
