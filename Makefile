@@ -90,7 +90,6 @@ check: setup  ## format, lint, types, imports, file sizes, contracts; then fails
 	@echo "== contracts"
 	@$(PY) -m protos.generate --check
 	@$(PY) -m protos.lint
-	@$(PY) -m protos.lint
 	@echo "== types"
 	@$(VENV)/bin/mypy
 	@echo "== a clean tree"
