@@ -66,9 +66,8 @@ def main() -> None:
 
 
 async def _measure(folder: Path) -> dict[str, Any]:
-    _write_package(folder / "package")
     rounds: dict[int, list[dict[str, Any]]] = {streams: [] for streams in STREAMS}
-    async with _server(folder) as endpoint:
+    async with served_model(folder) as endpoint:
         connection = Connection(endpoint)
         await _stream(connection, 0)
         for _ in range(ROUNDS):
@@ -126,8 +125,9 @@ async def _stream(connection: Connection, number: int) -> tuple[float, int]:
 
 
 @asynccontextmanager
-async def _server(folder: Path) -> AsyncIterator[str]:
-    """The endpoint of a tritonserver with the model loaded."""
+async def served_model(folder: Path) -> AsyncIterator[str]:
+    """The endpoint of a tritonserver, which this process starts, with the model loaded."""
+    _write_package(folder / "package")
     endpoint = f"127.0.0.1:{free_port()}"
     repository = Repository(folder / "repository", Placement())
     repository.write(MODEL, folder / "package", _spec())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 
 import uvloop
@@ -29,6 +30,7 @@ async def serve(settings: GatewaySettings) -> None:
     address = await gateway.start()
     log.info("serving", extra={"address": address, "region": settings.region})
     _spare_the_collector()
+    _yield_to_the_loop()
     await stopping.wait()
     log.info("draining", extra={"seconds": settings.drain_seconds})
     await gateway.stop()
@@ -40,6 +42,18 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def _yield_to_the_loop() -> None:
+    # gRPC's own threads wake up for every event and push the loop's thread off its core: seven
+    # switches a call, a third of its CPU time. Batch threads wait until the loop pauses, and find
+    # several events then. Threads that they start inherit it.
+    try:
+        for thread in map(int, os.listdir("/proc/self/task")):
+            if thread != os.getpid():
+                os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+    except OSError as error:
+        log.warning("gRPC's threads keep the usual scheduling", extra={"cause": error})
 
 
 def main() -> None:

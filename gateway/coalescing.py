@@ -145,7 +145,8 @@ class Lane:
         while self._queue:
             replica = self._router.pick(self._triton_name, free_only=True)
             if replica is None:
-                if not self._router.usable(self._triton_name):
+                # What is in flight pumps again when it ends.
+                if not self._tasks and not self._router.usable(self._triton_name):
                     self._fail_queue()
                 return
             members = self._take()
@@ -154,7 +155,7 @@ class Lane:
                 load = self._router.begin(replica, self._triton_name)
                 task = asyncio.create_task(self._send(batch, replica, load))
                 self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(self._ended)
 
     def _refuse_hopeless(self, remaining: float) -> None:
         if remaining <= 0:
@@ -193,6 +194,10 @@ class Lane:
                 break
         return members
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.pump()
+
     async def _send(self, batch: Batch, replica: Replica, load: ModelLoad) -> None:
         began, lost = time.monotonic(), False
         batch.task = asyncio.current_task()
@@ -216,7 +221,6 @@ class Lane:
             self._router.end(load, time.monotonic() - began, lost=lost)
             if lost:
                 self._retry_elsewhere(batch)
-            self.pump()
 
     async def _infer(self, batch: Batch, replica: Replica) -> None:
         members = batch.members
