@@ -33,6 +33,8 @@ class ModelLoad:
     in_flight: int = 0
     long_calls: bool = False
     """Whether the last call took long enough to keep the next one waiting at the replica."""
+    last_answer: float = 0.0
+    """When the last merged call was answered."""
     failures: int = 0
     ejected_until: float = 0.0
 

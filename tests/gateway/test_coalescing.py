@@ -14,7 +14,7 @@ import pytest
 from gateway.calls import Call, Principal
 from gateway.coalescing import Lane, Part
 from gateway.routing import Router
-from gateway.tensors import Tensor, read_floats
+from gateway.tensors import Tensor, bytes_tensor, read_bytes, read_floats
 from penstock.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -124,6 +124,77 @@ async def test_a_merged_call_never_has_more_rows_than_the_model_takes(
     await asyncio.gather(held, *waiting)
     assert sum(replica.rows()) == 1 + 21
     assert max(replica.rows()) == 6
+
+
+def texts_of(*lengths: int) -> list[Tensor]:
+    return [bytes_tensor("text", [b"x" * length for length in lengths])]
+
+
+async def teach_speed(lane: Lane, replica: ScriptedReplica, length: int) -> None:
+    """Lets the lane see a text of that length take 0.1 s, so that it merges little more."""
+
+    async def slowly(request: Any, context: Context) -> Any:
+        await asyncio.sleep(0.1)
+        return lengths_answered(request)
+
+    replica.script = slowly
+    await lane.submit(1, texts_of(length), a_call(), 2)
+
+    async def at_once(request: Any, context: Context) -> Any:
+        return lengths_answered(request)
+
+    replica.script = at_once
+
+
+def lengths_answered(request: Any) -> Any:
+    rows = request.inputs[0].shape[0]
+    request.inputs[0].shape[:] = [rows, 1]
+    request.raw_input_contents[:] = [floats([0.0] * rows)]
+    return doubled(request)
+
+
+async def batches_of_waiting_texts(
+    lane: Lane, replica: ScriptedReplica, lengths: list[int], tier: int, fits: int
+) -> list[list[int]]:
+    """The lengths in each call that the replica gets when all these texts had to wait."""
+    await teach_speed(lane, replica, fits)
+    sent: list[list[int]] = []
+
+    async def noted(request: Any, context: Context) -> Any:
+        data = Tensor("text", "BYTES", (1,), request.raw_input_contents[0])
+        sent.append([len(text) for text in read_bytes(data)])
+        return lengths_answered(request)
+
+    replica.script = noted
+    replica.gate.clear()
+    # A model whose calls are long has one call waiting at the replica besides the one that runs.
+    held = []
+    for count in (2, 3):
+        held.append(asyncio.create_task(lane.submit(1, texts_of(400), a_call(), tier)))
+        await until(lambda count=count: len(replica.requests) == count)  # type: ignore[misc]
+    waiting = []
+    for length in lengths:
+        waiting.append(asyncio.create_task(lane.submit(1, texts_of(length), a_call(), tier)))
+        await asyncio.sleep(0)
+    replica.gate.set()
+    await asyncio.gather(*held, *waiting)
+    return sent[2:]
+
+
+async def test_texts_of_like_length_leave_together_where_not_all_fit(
+    lane: Lane, replica: ScriptedReplica
+) -> None:
+    batches = await batches_of_waiting_texts(lane, replica, [20, 200, 21, 190, 22, 195], 3, 100)
+    assert sorted(batches[0]) == [20, 21, 22]
+    assert batches[1] == [200], "the longest waiting text is next, whatever its length"
+
+
+@pytest.mark.parametrize(("tier", "together"), [(2, 3), (3, 1)])
+async def test_a_backlog_is_merged_into_larger_calls_but_not_in_the_tiers_that_use_slack(
+    lane: Lane, replica: ScriptedReplica, tier: int, together: int
+) -> None:
+    batches = await batches_of_waiting_texts(lane, replica, [20] * 8, tier, 20)
+    assert len(batches[0]) == together
 
 
 async def test_the_urgent_tier_leaves_first_and_tiers_do_not_mix(

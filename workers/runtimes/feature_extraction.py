@@ -39,7 +39,7 @@ class TextEmbedder:
         embedding = np.empty((len(rows), self._dimensions), np.float32)
         inputs = [text.inputs for text in tokenized]
         with self._session.inference():
-            for group, batch in self._reader.batches(inputs, self._session.token_budget):
+            for group, batch in self._reader.batches(inputs, self._session):
                 moved = self._session.move(batch)
                 hidden = self._model(**moved).last_hidden_state.float()
                 vectors = self._layout.vectors(hidden, moved["attention_mask"])

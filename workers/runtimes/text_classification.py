@@ -41,7 +41,7 @@ class TextClassifier:
         scores = np.empty((len(rows), self._labels), np.float32)
         with self._session.inference():
             inputs = [text.inputs for text in tokenized]
-            for group, batch in self._reader.batches(inputs, self._session.token_budget):
+            for group, batch in self._reader.batches(inputs, self._session):
                 logits = self._model(**self._session.move(batch)).logits.float()
                 scores[group] = probabilities(logits, self._independent).cpu().numpy()
         return {"scores": scores, "tokens": np.array([[len(text)] for text in tokenized], np.int32)}

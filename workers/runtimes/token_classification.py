@@ -103,9 +103,7 @@ class TokenClassifier:
     def _scores(self, windows: Sequence[Window]) -> Iterator[NDArray[np.float32]]:
         """Label probabilities [tokens, labels] of each window, padding included."""
         scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(windows)
-        batches = self._reader.batches(
-            [window.inputs for window in windows], self._session.token_budget
-        )
+        batches = self._reader.batches([window.inputs for window in windows], self._session)
         with self._session.inference():
             for group, batch in batches:
                 logits = self._model(**self._session.move(batch)).logits.float()

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from workers.runtimes.launch import Launch
 from workers.runtimes.micro_batches import micro_batches
 from workers.runtimes.refusals import Refusal
+from workers.runtimes.torch_session import TorchSession
 
 UNLIMITED = 1_000_000
 """Tokenizers without a limit of their own name one larger than this."""
@@ -85,10 +86,11 @@ class TextReader:
         ]
 
     def batches(
-        self, rows: Sequence[Mapping[str, list[int]]], token_budget: int
+        self, rows: Sequence[Mapping[str, list[int]]], session: TorchSession
     ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
         """Micro-batches of similar lengths: row indexes and padded tensors [rows, tokens]."""
-        for group in micro_batches([len(row["input_ids"]) for row in rows], token_budget):
+        lengths = [len(row["input_ids"]) for row in rows]
+        for group in micro_batches(lengths, session.token_budget, session.pass_tokens):
             yield group, self._padded([rows[index] for index in group])
 
     def _cut(self, text: str, total: int) -> TokenizedText:
