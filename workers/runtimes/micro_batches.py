@@ -19,7 +19,8 @@ def micro_batches(lengths: Sequence[int], token_budget: int, pass_tokens: int) -
     for end, index in enumerate(order, 1):
         longest = lengths[index]
         best, begin = cheapest[end - 1] + longest, end - 1
-        for start in range(end - 2, max(0, end - token_budget // max(1, longest)) - 1, -1):
+        most_rows = token_budget // longest if longest else end
+        for start in range(end - 2, max(0, end - most_rows) - 1, -1):
             if longest - lengths[order[start]] > pass_tokens:
                 break  # cutting here costs one more pass and saves more padding than that
             cost = cheapest[start] + (end - start) * longest
