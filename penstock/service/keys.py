@@ -9,8 +9,12 @@ from __future__ import annotations
 
 MODELS = "penstock:models"
 """Hash: model name -> ModelRecord as JSON. Permanent."""
-API_KEYS = "penstock:keys"
-"""Set of API key ids. Permanent."""
+API_KEYS = "penstock:keys:by-time"
+"""Sorted set of ``<microseconds of creation, 16 hex digits>:<key id>``, all scores 0. Permanent."""
+KEY_USES = "penstock:keys:last-use"
+"""Hash: key id -> Unix seconds of its last use, to within a minute. Permanent."""
+BOOTSTRAP = "penstock:bootstrap"
+"""Id of the cluster's first key. Permanent: there is only one first."""
 
 
 def api_key(key_id: str) -> str:
@@ -18,13 +22,23 @@ def api_key(key_id: str) -> str:
     return f"penstock:key:{key_id}"
 
 
+def idempotency(tenant_id: str, operation: str, chosen: str) -> str:
+    """JSON {request, made}: what a create call made. Expires after 24 hours."""
+    return f"penstock:once:{tenant_id}:{operation}:{chosen}"
+
+
 TENANTS = "penstock:tenants"
-"""Set of tenant ids. Permanent."""
+"""Sorted set of tenant ids, all scores 0. Permanent."""
 
 
 def tenant(tenant_id: str) -> str:
     """TenantRecord as JSON. Permanent: an erased tenant stays, emptied."""
     return f"penstock:tenant:{tenant_id}"
+
+
+def tenant_keys(tenant_id: str) -> str:
+    """Sorted set of the tenant's keys, as API_KEYS. Permanent."""
+    return f"penstock:tenant:{tenant_id}:keys"
 
 
 def pseudonym_key(tenant_id: str) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+
+T = TypeVar("T")
 
 
 def connect(url: str, *, timeout_seconds: float = 2.0, max_connections: int = 64) -> Redis:
@@ -23,3 +29,23 @@ def connect(url: str, *, timeout_seconds: float = 2.0, max_connections: int = 64
         socket_timeout=timeout_seconds,
         health_check_interval=0,
     )
+
+
+async def transact(redis: Redis, attempt: Callable[[Pipeline], Awaitable[T]], *watched: str) -> T:
+    """Runs ``attempt`` until nobody else has changed a watched key meanwhile; all or nothing.
+
+    ``attempt`` reads through the pipeline, calls ``begin_writes`` and then queues its writes.
+    For rare changes whose rules are Python: a Lua script would have to repeat them.
+    """
+    result: Any = await redis.transaction(cast(Any, attempt), *watched, value_from_callable=True)
+    return cast(T, result)
+
+
+def begin_writes(pipe: Pipeline) -> None:
+    """From here on the transaction's commands are queued, and run together at its end."""
+    pipe.multi()  # type: ignore[no-untyped-call]
+
+
+async def read(pipe: Pipeline | Redis, key: str) -> bytes | None:
+    """The value of a key. Inside a transaction the key must be watched."""
+    return await cast(Awaitable[bytes | None], pipe.get(key))

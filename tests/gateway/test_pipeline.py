@@ -26,6 +26,7 @@ from penstock.api.inference.v1 import inference_pb2_grpc
 from penstock.api.types.v1 import metadata_pb2
 from penstock.service.api_keys import KeyStore
 from penstock.service.redis import connect
+from penstock.service.tenants import TenantRecord, TenantStore
 
 PEPPER = "a pepper of the tests"
 INFERENCE = pb.DESCRIPTOR.services_by_name["InferenceService"]
@@ -140,6 +141,7 @@ class serving:  # noqa: N801
         await self._server.start()
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        await TenantStore(self._redis).ensure(TenantRecord(id="acme", highest_tier=1))
         _, key = await keys.create("acme", "test", ["*"])
         return Served(stub, f"127.0.0.1:{port}", probe, keys, reader, key)
 

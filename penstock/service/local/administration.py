@@ -81,9 +81,9 @@ def create_key(
 
 @keys.command("list")
 def list_keys(state_dir: StateDir = DEFAULT_STATE_DIR, as_json: Json = False) -> None:
-    """Lists all keys, oldest first, without their secrets."""
+    """Lists the keys, newest first, without their secrets."""
     with _records(state_dir) as records:
-        found = records.with_keys(lambda store: store.list())
+        found, _ = records.with_keys(lambda store: store.list(most=1_000))
     if as_json:
         typer.echo(json.dumps({"keys": [_described(record) for record in found]}))
         return
@@ -171,7 +171,7 @@ def _settings() -> AdministrationSettings:
 
 
 def _described(record: KeyRecord) -> dict[str, Any]:
-    return record.model_dump(mode="json", exclude={"hmac"}) | {"state": _key_state(record)}
+    return record.model_dump(mode="json", exclude={"proofs"}) | {"state": _key_state(record)}
 
 
 def _key_state(record: KeyRecord) -> str:

@@ -15,10 +15,12 @@ from penstock.service.api_keys import KeyStore, parse
 from penstock.service.packages import package_digest, verify_package
 from penstock.service.redis import connect
 from penstock.service.registry import ModelRecord, ModelRegistry
+from penstock.service.tenants import TenantRecord, TenantStore
 
 T = TypeVar("T")
 
 LOCAL_TENANT = "local"
+"""Whose keys are made here; it may use the highest tier."""
 
 
 class Records:
@@ -61,15 +63,27 @@ class Records:
 
     def create_key(self, name: str, scopes: Sequence[str] = ("*",), **limits: Any) -> str:
         """The text of a new API key of tenant ``local``; ``limits`` as KeyStore.create takes."""
-        return self.with_keys(lambda store: store.create(LOCAL_TENANT, name, scopes, **limits))[1]
+
+        async def create(redis: Redis) -> str:
+            await TenantStore(redis).ensure(TenantRecord(id=LOCAL_TENANT, highest_tier=1))
+            store = KeyStore(redis, self._pepper)
+            return (await store.create(LOCAL_TENANT, name, scopes, **limits))[1]
+
+        return _with_redis(self._control_url, create)
 
     def is_usable(self, key: str) -> bool:
-        """Whether the key's id is known and not revoked."""
+        """Whether the key is one of the cluster's and good."""
         parsed = parse(key)
         if parsed is None:
             return False
-        record = self.with_keys(lambda store: store.find(parsed.id))
-        return record is not None and record.revoked_at is None
+
+        async def usable(store: KeyStore) -> bool:
+            record = await store.find(parsed.id)
+            return (
+                record is not None and record.state() == "active" and store.matches(record, parsed)
+            )
+
+        return self.with_keys(usable)
 
     def forget_replicas(self) -> None:
         """Clears the soft Redis: replicas of an earlier run are gone."""
