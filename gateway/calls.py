@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from penstock.api.types.v1 import metadata_pb2
@@ -35,8 +35,8 @@ class Principal:
     scopes: frozenset[str]
     highest_tier: int = 1
     """The most urgent ServiceTier allowed; 1 is the most urgent there is."""
-    models: frozenset[str] | None = None
-    """The models that may be called; None means all."""
+    models: Container[str] | None = None
+    """The models that may be called, such as gateway.allowed_models has them; None means all."""
     regions: frozenset[str] | None = None
     """The regions in which calls may be answered; None means all."""
     quotas: tuple[Quota, ...] = ()

@@ -19,6 +19,8 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+from redis.exceptions import ConnectionError as RedisLost
+from redis.exceptions import TimeoutError as RedisSlow
 
 from gateway.authorisation import SCOPES, authorise
 from gateway.calls import Call
@@ -29,6 +31,7 @@ from gateway.settings import GatewaySettings
 from penstock.errors import (
     Cancelled,
     DeadlineExceeded,
+    DependencyUnavailable,
     InternalError,
     InvalidArgument,
     PenstockError,
@@ -209,5 +212,8 @@ def _refusal(raised: BaseException, call: Call | None, request_id: str) -> Penst
     late = call is not None and call.remaining() <= 0
     if isinstance(raised, asyncio.CancelledError):
         return DeadlineExceeded() if late else Cancelled()
+    if isinstance(raised, RedisLost | RedisSlow):
+        log.warning("a store is away", extra={"request_id": request_id, "cause": str(raised)})
+        return DependencyUnavailable("a store cannot be reached", retry_after_seconds=1.0)
     log.error("call failed", exc_info=raised, extra={"request_id": request_id})
     return InternalError()

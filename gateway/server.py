@@ -21,10 +21,13 @@ from gateway.pipeline import Pipeline
 from gateway.routing import Router
 from gateway.services.embeddings import EmbeddingsService
 from gateway.services.inference import InferenceService
+from gateway.services.keys import KeysService
 from gateway.services.models import ModelsService
 from gateway.services.oip import OpenInferenceService
+from gateway.services.tenants import TenantsService
 from gateway.settings import GatewaySettings
 from gateway.tls import Certificates
+from gateway.validation.admin import Cluster
 from penstock.api.admin.v1 import keys_pb2, tenants_pb2
 from penstock.api.audit.v1 import audit_pb2
 from penstock.api.batch.v1 import batch_pb2
@@ -39,6 +42,7 @@ from penstock.service.api_keys import KeyStore
 from penstock.service.redis import connect
 from penstock.service.registry import ModelRegistry, ReplicaRegistry
 from penstock.service.telemetry import start_metrics
+from penstock.service.tenants import TenantStore
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +56,15 @@ class Gateway:
         self._soft = connect(settings.soft_redis_url)
         otel, self._metrics = start_metrics("penstock-gateway", settings)
         pepper = settings.key_pepper.get_secret_value().encode()
+        self._keys, self._tenants = KeyStore(self._control, pepper), TenantStore(self._control)
+        self._cluster = Cluster()
         self._router = Router(settings.region)
         self._catalog = Catalog(
             ModelRegistry(self._control), ReplicaRegistry(self._soft), self._router
         )
         self._dispatch = Dispatch(self._catalog, self._router, settings.stream_gap_seconds)
         self._pipeline = Pipeline(
-            Identifier(KeyStore(self._control, pepper)),
+            Identifier(self._keys),
             RequestLimits(self._soft),
             Meter(otel),
             settings,
@@ -111,14 +117,14 @@ class Gateway:
             (embeddings_pb2, "EmbeddingsService", EmbeddingsService(dispatch)),
             (models_pb2, "ModelsService", ModelsService(catalog)),
             (service_pb2, "GRPCInferenceService", OpenInferenceService(dispatch, catalog)),
+            (tenants_pb2, "TenantsService", TenantsService(self._tenants, self._cluster)),
+            (keys_pb2, "KeysService", KeysService(self._keys, self._tenants, self._cluster)),
             # In the contract, and answered UNIMPLEMENTED.
             (multimodal_pb2, "MultimodalService", None),
             (files_pb2, "FilesService", None),
             (batch_pb2, "BatchService", None),
             (finetuning_pb2, "FineTuningService", None),
             (usage_pb2, "UsageService", None),
-            (tenants_pb2, "TenantsService", None),
-            (keys_pb2, "KeysService", None),
             (audit_pb2, "AuditService", None),
         ]
 

@@ -7,14 +7,8 @@ from collections.abc import Sequence
 from gateway.adapters.models import current_version, model_message, newest_first, version_message
 from gateway.calls import Call
 from gateway.catalog import Catalog
-from gateway.validation.models import (
-    DEFAULT_PAGE_SIZE,
-    check_get_model,
-    check_list_models,
-    check_list_versions,
-    page_token,
-    read_page_token,
-)
+from gateway.validation.models import check_get_model, check_list_models, check_list_versions
+from gateway.validation.pages import DEFAULT_PAGE_SIZE, page_token, read_page_token
 from penstock.api.models.v1 import models_pb2 as pb
 from penstock.errors import ModelNotFound
 from penstock.service.registry import ModelRecord

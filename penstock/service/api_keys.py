@@ -18,7 +18,6 @@ from penstock.errors import (
     KeyNotFound,
     KeyRevoked,
     TenantErased,
-    TenantNotFound,
 )
 from penstock.service import credentials, keys
 from penstock.service.credentials import (
@@ -39,7 +38,7 @@ from penstock.service.credentials import (
 from penstock.service.idempotency import Once
 from penstock.service.quotas import Limits
 from penstock.service.redis import begin_writes, read, transact
-from penstock.service.tenants import TenantRecord
+from penstock.service.tenants import read_tenant
 
 __all__ = [
     "SCOPES",
@@ -122,7 +121,8 @@ class KeyStore:
                 first = _known(await read(pipe, keys.api_key(made)), made)
                 begin_writes(pipe)
                 return first, ""
-            await _check_tenant(pipe, record.tenant)
+            if (await read_tenant(pipe, record.tenant)).state == "erased":
+                raise TenantErased(f"tenant {record.tenant!r} was erased")
             await _check_identity(pipe, record)
             begin_writes(pipe)
             _write_new(pipe, record)
@@ -330,14 +330,6 @@ def check_scopes(scopes: Sequence[str]) -> None:
         raise InvalidArgument(violations=violations)
 
 
-async def _check_tenant(pipe: Pipeline, tenant_id: str) -> None:
-    text = await read(pipe, keys.tenant(tenant_id))
-    if text is None:
-        raise TenantNotFound(f"no tenant {tenant_id!r}")
-    if TenantRecord.model_validate_json(text).state == "erased":
-        raise TenantErased(f"tenant {tenant_id!r} was erased")
-
-
 async def _check_identity(pipe: Pipeline, record: KeyRecord) -> None:
     taken = record.identity and await read(pipe, keys.identity(record.credential, record.identity))
     if taken:
@@ -359,7 +351,7 @@ def _member(record: KeyRecord) -> str:
 
 def _known(text: bytes | None, key_id: str) -> KeyRecord:
     if text is None:
-        raise KeyNotFound(f"no key {key_id!r}")
+        raise KeyNotFound(f"no key {key_id[:40]!r}")
     return KeyRecord.model_validate_json(text)
 
 

@@ -127,12 +127,14 @@ class TenantStore:
 
     async def find(self, tenant_id: str) -> TenantRecord | None:
         """The tenant of that id, whatever its state."""
+        if not TENANT_ID.fullmatch(tenant_id):
+            return None
         text = await read(self._redis, keys.tenant(tenant_id))
         return None if text is None else TenantRecord.model_validate_json(text)
 
     async def get(self, tenant_id: str) -> TenantRecord:
         """The tenant of that id, whatever its state. Raises TenantNotFound."""
-        return _known(await read(self._redis, keys.tenant(tenant_id)), tenant_id)
+        return await read_tenant(self._redis, tenant_id)
 
     async def list(
         self, *, after: str = "", most: int = 100, states: Collection[TenantState] = ()
@@ -173,7 +175,7 @@ class TenantStore:
             return change(record)
 
         async def attempt(pipe: Pipeline) -> TenantRecord:
-            before = _known(await read(pipe, keys.tenant(tenant_id)), tenant_id)
+            before = await read_tenant(pipe, tenant_id)
             after = allowed(before)
             begin_writes(pipe)
             if after != before:
@@ -199,7 +201,7 @@ class TenantStore:
         """
 
         async def attempt(pipe: Pipeline) -> TenantRecord:
-            before = _known(await read(pipe, keys.tenant(tenant_id)), tenant_id)
+            before = await read_tenant(pipe, tenant_id)
             if before.state == "erased":
                 begin_writes(pipe)
                 return before
@@ -239,9 +241,13 @@ async def _keys_of(pipe: Pipeline, tenant_id: str) -> list[KeyRecord]:
     return [KeyRecord.model_validate_json(text) for text in texts if text is not None]
 
 
-def _known(text: bytes | None, tenant_id: str) -> TenantRecord:
+async def read_tenant(redis: Redis | Pipeline, tenant_id: str) -> TenantRecord:
+    """The tenant of that id. Raises TenantNotFound."""
+    # Other texts could spell the names of other keys.
+    possible = TENANT_ID.fullmatch(tenant_id) is not None
+    text = await read(redis, keys.tenant(tenant_id)) if possible else None
     if text is None:
-        raise TenantNotFound(f"no tenant {tenant_id!r}")
+        raise TenantNotFound(f"no tenant {tenant_id[:40]!r}")
     return TenantRecord.model_validate_json(text)
 
 
@@ -258,7 +264,6 @@ def _emptied(record: TenantRecord) -> TenantRecord:
     return TenantRecord(
         id=record.id,
         state="erased",
-        highest_tier=4,
         revision=record.revision,
         created_at=record.created_at,
     )

@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.validation.models import (
-    check_get_model,
-    check_list_models,
-    check_list_versions,
-    page_token,
-    read_page_token,
-)
+from gateway.validation.models import check_get_model, check_list_models, check_list_versions
+from gateway.validation.pages import page_token, read_page_token
 from penstock.api.models.v1 import models_pb2 as pb
 from tests.gateway.violations import fields_of
 

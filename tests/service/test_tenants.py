@@ -135,6 +135,16 @@ async def test_a_missing_tenant_cannot_be_changed(store: TenantStore) -> None:
             await change
 
 
+@pytest.mark.parametrize("name", ["acme:pseudonym", "acme:keys", "acme\n", "", "x" * 10_000])
+async def test_no_other_key_of_redis_passes_for_a_tenant(store: TenantStore, name: str) -> None:
+    await store.create(TenantRecord(id="acme"))
+    assert await store.find(name) is None
+    for attempt in (store.get(name), store.suspend(name), store.erase(name, etag="1")):
+        with pytest.raises(TenantNotFound) as caught:
+            await attempt
+        assert len(caught.value.message) < 100
+
+
 async def test_a_suspension_ends_when_the_tenant_is_resumed(store: TenantStore) -> None:
     await store.create(TenantRecord(id="acme"))
     assert (await store.suspend("acme")).state == "suspended"
