@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from penstock.cli import checkup, inference
+from penstock.cli.keys import keys
 from penstock.cli.models import models
 from penstock.cli.session import Options, fail
+from penstock.cli.tenants import tenants
 
 _VERBS = (
     inference.classify,
@@ -23,12 +25,15 @@ _VERBS = (
     inference.generate,
     checkup.doctor,
 )
-CALLER_VERBS = {verb.__name__ for verb in _VERBS} | {"list", "get", "versions"}
+_GROUPS = {"models": models, "tenants": tenants, "keys": keys}
+CALLER_VERBS = {verb.__name__ for verb in _VERBS} | {
+    command.name for group in _GROUPS.values() for command in group.registered_commands
+}
 SERVER_VERBS = {
     "up": "Starts the local cluster and keeps it running.",
     "down": "Ends the local cluster.",
     "status": "Shows what the local cluster runs.",
-    "keys": "API keys: who may call, and what.",
+    "bootstrap": "Makes a fresh cluster's first key.",
 }
 SERVER_MODEL_VERBS = {
     "register": "Has every replica serve a model package.",
@@ -67,7 +72,8 @@ def build(*, with_server_verbs: bool = True) -> typer.Typer:
     app.callback()(_options)
     for verb in _VERBS:
         app.command()(verb)
-    app.add_typer(models, name="models")
+    for name, group in _GROUPS.items():
+        app.add_typer(group, name=name)
     if with_server_verbs:
         _add_server_verbs(app)
     return app

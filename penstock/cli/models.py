@@ -58,12 +58,7 @@ def get(
         "dimensions": signature.dimensions or "",
         "max tokens": signature.max_tokens or "",
     }
-    table = output.new_table("", "")
-    table.show_header = False
-    for name, value in described.items():
-        if value:
-            output.add_row(table, name, value)
-    output.show(table)
+    output.show_fields(described)
 
 
 @models.command("versions")

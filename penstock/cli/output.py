@@ -45,6 +45,16 @@ def add_row(table: Table, *cells: object) -> None:
     table.add_row(*(Text(str(cell)) for cell in cells))
 
 
+def show_fields(fields: Mapping[str, object]) -> None:
+    """Prints one thing's fields, a line each, without the empty ones."""
+    table = new_table("", "")
+    table.show_header = False
+    for name, value in fields.items():
+        if value:
+            add_row(table, name, value)
+    show(table)
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """Prints one JSON object on standard output."""
     typer.echo(json.dumps(value, ensure_ascii=False))
@@ -53,6 +63,16 @@ def print_json(value: Mapping[str, Any]) -> None:
 def plain(message: Message) -> dict[str, Any]:
     """A message as JSON has it, with the contract's own field names."""
     return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def changed_paths(message: Message, *but: str) -> list[str]:
+    """The update mask of what is set: single limits and times, and whole lists."""
+    paths = []
+    for field, value in message.ListFields():
+        parted = field.name in ("limits", "retention")
+        names = [f"{field.name}.{part.name}" for part, _ in value.ListFields()] if parted else []
+        paths += names or [field.name]
+    return [path for path in paths if path not in but]
 
 
 def print_footer(metadata: metadata_pb2.ResponseMetadata) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 
-from penstock.client import embeddings, inference, models
+from penstock.client import embeddings, inference, keys, models, tenants
 from penstock.client.channels import PreparedChannel, open_async_channel, open_channel
 from penstock.client.configuration import Connection, find_connection
 from penstock.client.failures import errors_rebuilt
@@ -159,12 +159,58 @@ class Models(_Blocking):
     versions = _list(models.list_versions)
 
 
+class Tenants(_Blocking):
+    """Who may use the cluster, and how much."""
+
+    create = _call(tenants.create_tenant)
+    list = _list(tenants.list_tenants)
+    get = _call(tenants.get_tenant)
+    update = _call(tenants.update_tenant)
+    suspend = _call(tenants.suspend_tenant)
+    resume = _call(tenants.resume_tenant)
+    erase = _call(tenants.erase_tenant)
+
+
+class Keys(_Blocking):
+    """The credentials under which tenants call."""
+
+    create = _call(keys.create_key)
+    list = _list(keys.list_keys)
+    get = _call(keys.get_key)
+    update = _call(keys.update_key)
+    rotate = _call(keys.rotate_key)
+    revoke = _call(keys.revoke_key)
+
+
 class AsyncModels(_Awaiting):
     """Which models there are."""
 
     list = _async_list(models.list_models)
     get = _async_call(models.get_model)
     versions = _async_list(models.list_versions)
+
+
+class AsyncTenants(_Awaiting):
+    """Who may use the cluster, and how much."""
+
+    create = _async_call(tenants.create_tenant)
+    list = _async_list(tenants.list_tenants)
+    get = _async_call(tenants.get_tenant)
+    update = _async_call(tenants.update_tenant)
+    suspend = _async_call(tenants.suspend_tenant)
+    resume = _async_call(tenants.resume_tenant)
+    erase = _async_call(tenants.erase_tenant)
+
+
+class AsyncKeys(_Awaiting):
+    """The credentials under which tenants call."""
+
+    create = _async_call(keys.create_key)
+    list = _async_list(keys.list_keys)
+    get = _async_call(keys.get_key)
+    update = _async_call(keys.update_key)
+    rotate = _async_call(keys.rotate_key)
+    revoke = _async_call(keys.revoke_key)
 
 
 class Client(_Blocking):
@@ -195,6 +241,8 @@ class Client(_Blocking):
         channel, key = open_channel(self.connection), self.connection.api_key
         super().__init__(_Transport(channel, key, timeout, stream_timeout))
         self.models = Models(self._transport)
+        self.tenants = Tenants(self._transport)
+        self.keys = Keys(self._transport)
 
     classify = _call(inference.classify)
     extract_entities = _call(inference.extract_entities)
@@ -243,6 +291,8 @@ class AsyncClient(_Awaiting):
         channel, key = open_async_channel(self.connection), self.connection.api_key
         super().__init__(_Transport(channel, key, timeout, stream_timeout))
         self.models = AsyncModels(self._transport)
+        self.tenants = AsyncTenants(self._transport)
+        self.keys = AsyncKeys(self._transport)
 
     classify = _async_call(inference.classify)
     extract_entities = _async_call(inference.extract_entities)

@@ -14,7 +14,7 @@ API_KEYS = "penstock:keys:by-time"
 KEY_USES = "penstock:keys:last-use"
 """Hash: key id -> Unix seconds of its last use, to within a minute. Permanent."""
 BOOTSTRAP = "penstock:bootstrap"
-"""Id of the cluster's first key. Permanent: there is only one first."""
+"""The tenant of the cluster's first key. Permanent: there is only one first."""
 
 
 def api_key(key_id: str) -> str:

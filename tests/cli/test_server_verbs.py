@@ -11,8 +11,8 @@ from penstock.cli.app import SERVER_MODEL_VERBS, SERVER_VERBS, build, is_for_cal
 def test_every_server_verb_is_named_in_the_wheel_too() -> None:
     app = get_command(build())
     verbs = set(app.commands)  # type: ignore[attr-defined]
-    client = {"classify", "entities", "detect", "predict", "embed", "generate", "doctor", "models"}
-    assert verbs == client | set(SERVER_VERBS)
+    client = {"classify", "entities", "detect", "predict", "embed", "generate", "doctor"}
+    assert verbs == client | {"models", "tenants", "keys"} | set(SERVER_VERBS)
     model_verbs = set(app.commands["models"].commands)  # type: ignore[attr-defined]
     assert model_verbs == {"list", "get", "versions"} | set(SERVER_MODEL_VERBS)
 
@@ -26,7 +26,9 @@ def test_every_server_verb_is_named_in_the_wheel_too() -> None:
         ("--help", False),
         ("models --help", False),
         ("models register .", False),
-        ("keys list", False),
+        ("keys list", True),
+        ("tenants erase acme --yes", True),
+        ("bootstrap --again", False),
         ("up", False),
         ("", False),
     ],

@@ -147,11 +147,11 @@ def test_importing_it_is_cheap(installed: Installed) -> None:
 def test_its_command_knows_the_verbs(installed: Installed) -> None:
     result = installed.run("penstock", "--help")
     assert result.returncode == 0
-    assert {"classify", *SERVER_VERBS} <= set(result.stdout.split())
+    assert {"classify", "tenants", "keys", *SERVER_VERBS} <= set(result.stdout.split())
     assert installed.run("penstock", "--version").stdout.strip() in installed.wheel.name
 
 
-@pytest.mark.parametrize("verb", ["up", "keys", "models register"])
+@pytest.mark.parametrize("verb", ["up", "bootstrap", "models register"])
 def test_server_verbs_say_that_they_need_a_source_tree(installed: Installed, verb: str) -> None:
     result = installed.run("penstock", *verb.split(), "--port", "8400", "more")
     assert result.returncode == 2

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from penstock.api.admin.v1 import keys_pb2, tenants_pb2
 from penstock.api.embeddings.v1 import embeddings_pb2 as embeddings
 from penstock.api.inference.v1 import inference_pb2 as inference
 from penstock.api.models.v1 import models_pb2 as models
@@ -69,12 +70,12 @@ class Served:
     def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self.scripted = Scripted()
         self.server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
-        contracts = (inference.DESCRIPTOR, embeddings.DESCRIPTOR, models.DESCRIPTOR)
+        modules = (inference, embeddings, models, tenants_pb2, keys_pb2)
         self.server.add_generic_rpc_handlers(
             [
                 self.scripted.serve(service)
-                for contract in contracts
-                for service in contract.services_by_name.values()
+                for module in modules
+                for service in module.DESCRIPTOR.services_by_name.values()
             ]
         )
         address = f"127.0.0.1:{port}"

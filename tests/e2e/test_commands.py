@@ -61,18 +61,32 @@ def test_status_tells_what_runs(
     assert [(model["model"], model["state"]) for model in told["models"]] == [("fraud", "ready")]
 
 
+@pytest.fixture
+def as_developer(small_cluster: LocalCluster) -> Callable[..., Any]:
+    """Runs a verb with --json and the small cluster's development key."""
+
+    def run(*arguments: str) -> Any:
+        endpoint, key = f"http://{small_cluster.endpoint}", small_cluster.api_key
+        told = penstock(*arguments, "--json", PENSTOCK_ENDPOINT=endpoint, PENSTOCK_API_KEY=key)
+        return json.loads(told)
+
+    return run
+
+
 def test_a_created_key_works_within_its_scopes_until_it_is_revoked(
-    small_cluster: LocalCluster, on_small_cluster: Callable[..., Any]
+    small_cluster: LocalCluster, as_developer: Callable[..., Any]
 ) -> None:
-    created = on_small_cluster("keys", "create", "for a test", "--scope", "inference:invoke")
-    with Client(small_cluster.endpoint, created["key"], tls=False) as client:
+    created = as_developer("keys", "create", "for a test", "--scope", "inference:invoke")
+    key_id = created["key"]["id"]
+    assert created["key"]["tenant_id"] == "local"
+    with Client(small_cluster.endpoint, created["api_key"], tls=False) as client:
         assert client.predict("fraud", HONEST)[0].label == "honest"
         with pytest.raises(ScopeMissing):
             client.models.list()
-        listed = {key["id"]: key for key in on_small_cluster("keys", "list")["keys"]}
-        assert listed[created["id"]]["state"] == "usable"
-        assert created["key"] not in json.dumps(listed)
-        assert on_small_cluster("keys", "revoke", created["id"])["state"] == "revoked"
+        listed = {key["id"]: key for key in as_developer("keys", "list")["keys"]}
+        assert listed[key_id]["state"] == "KEY_STATE_ACTIVE"
+        assert created["api_key"] not in json.dumps(listed)
+        assert as_developer("keys", "revoke", key_id)["state"] == "KEY_STATE_REVOKED"
 
         def refused() -> bool:
             try:

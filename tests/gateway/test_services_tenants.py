@@ -85,7 +85,7 @@ async def test_a_tenant_comes_back_as_it_was_described(
     read = await stub.GetTenant(pb.GetTenantRequest(tenant_id="described"), **admin)
     assert read.tenant == answer
     for field in ("state", "etag", "create_time", "update_time"):
-        answer.ClearField(field)  # type: ignore[arg-type]
+        answer.ClearField(field)
     assert answer == described
 
 
@@ -286,8 +286,8 @@ async def test_a_tenant_that_does_not_exist_is_not_found(
 
 async def test_only_administrators_keep_tenants(gateway: Whole, admin: Any) -> None:
     stub = TenantsServiceStub(gateway.channel)
-    reads = {"metadata": await gateway.with_key("admin:read")}
-    outsider = {"metadata": await gateway.with_key("models:*", "usage:read")}
+    reads = await gateway.acting("admin:read")
+    outsider = await gateway.acting("models:*", "usage:read")
     await stub.GetTenant(pb.GetTenantRequest(tenant_id="operators"), **reads)
     request = pb.CreateTenantRequest(tenant=pb.Tenant(id="sly"))
     assert (await refusal(stub.CreateTenant(request, **reads))).reason == "SCOPE_MISSING"

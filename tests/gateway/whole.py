@@ -27,12 +27,17 @@ Metadata = tuple[tuple[str, str], ...]
 class Whole:
     """The gateway's address, the stores behind it, and a key that may do everything."""
 
+    address: str
     channel: grpc.aio.Channel
     redis: Redis
     keys: KeyStore
     tenants: TenantStore
     admin: Metadata
     admin_key_id: str
+
+    async def acting(self, *scopes: str, **fields: Any) -> dict[str, Any]:
+        """Arguments of a call made with a new key."""
+        return {"metadata": await self.with_key(*scopes, **fields)}
 
     async def with_key(self, *scopes: str, tenant: str = "operators", **fields: Any) -> Metadata:
         """Metadata of a new key."""
@@ -59,7 +64,7 @@ async def whole_gateway(redis_url: str) -> AsyncIterator[Whole]:
     address = await gateway.start()
     try:
         async with grpc.aio.insecure_channel(address) as channel:
-            yield Whole(channel, redis, keys, tenants, bearer(text), record.id)
+            yield Whole(address, channel, redis, keys, tenants, bearer(text), record.id)
     finally:
         await gateway.stop()
         await redis.aclose()

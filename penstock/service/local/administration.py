@@ -1,4 +1,4 @@
-"""The verbs of `penstock` that change a cluster's keys and models, in its own control Redis.
+"""The verbs of `penstock` that work on a cluster's own control Redis: bootstrap, and its models.
 
 They work on the local cluster where one runs, else on the Redis that the gateway's variables name.
 """
@@ -6,11 +6,10 @@ They work on the local cluster where one runs, else on the Redis that the gatewa
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import SecretStr
@@ -21,17 +20,16 @@ from rich.table import Table
 
 from penstock.cli.models import models
 from penstock.errors import PenstockError
-from penstock.service.api_keys import KeyRecord
-from penstock.service.local.records import LOCAL_TENANT, Records
+from penstock.service.bootstrap import OPERATORS, AlreadyBootstrapped
+from penstock.service.local.records import Records
 from penstock.service.local.state import DEFAULT_STATE_DIR, read_state
 from penstock.service.registry import ModelRecord, TrafficShare
 from penstock.service.settings import read_settings
 
 StateDir = Annotated[Path, typer.Option(help="State directory of the local cluster.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-DAY_SECONDS = 86_400
 
-keys = typer.Typer(help="API keys: who may call, and what.", no_args_is_help=True)
+bootstrapping = typer.Typer()
 console = Console()
 
 
@@ -45,66 +43,22 @@ class AdministrationSettings(BaseSettings):
     key_pepper: SecretStr
 
 
-@keys.command("create")
-def create_key(
-    name: Annotated[str, typer.Argument(help="What it is for, for people.")],
-    scopes: Annotated[list[str], typer.Option("--scope", help="What it may do; repeatable.")] = [  # noqa: B006
-        "inference:invoke",
-        "embeddings:invoke",
-        "models:read",
-    ],
-    tenant: Annotated[str, typer.Option(help="Whose it is.")] = LOCAL_TENANT,
-    highest_tier: Annotated[int, typer.Option(min=1, max=4, help="1 is the most urgent.")] = 1,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="None: no limit.")] = None,
-    allowed: Annotated[
-        list[str] | None, typer.Option("--model", help="Only these models; repeatable.")
-    ] = None,
-    expires_days: Annotated[float | None, typer.Option(min=0, help="None: never.")] = None,
+@bootstrapping.command("bootstrap")
+def first_key(
+    tenant: Annotated[str, typer.Option(help="Whose the key is.")] = OPERATORS,
+    again: Annotated[
+        bool, typer.Option("--again", help="One more, where the first was lost.")
+    ] = False,
     state_dir: StateDir = DEFAULT_STATE_DIR,
     as_json: Json = False,
 ) -> None:
-    """Creates a key and prints it once; only an HMAC of it is kept."""
+    """Makes a fresh cluster's first key, which may do everything, and prints it once."""
     with _records(state_dir) as records:
-        record, text = records.with_keys(
-            lambda store: store.create(
-                tenant,
-                name,
-                scopes,
-                highest_tier=highest_tier,
-                requests_per_minute=requests_per_minute,
-                models=allowed or None,
-                expires_at=time.time() + expires_days * DAY_SECONDS if expires_days else None,
-            )
-        )
-    typer.echo(json.dumps({**_described(record), "key": text}) if as_json else text)
-
-
-@keys.command("list")
-def list_keys(state_dir: StateDir = DEFAULT_STATE_DIR, as_json: Json = False) -> None:
-    """Lists the keys, newest first, without their secrets."""
-    with _records(state_dir) as records:
-        found, _ = records.with_keys(lambda store: store.list(most=1_000))
-    if as_json:
-        typer.echo(json.dumps({"keys": [_described(record) for record in found]}))
-        return
-    table = Table("id", "tenant", "name", "scopes", "limit/min", "state")
-    for record in found:
-        limit = str(record.limits.requests_per_minute or "")
-        scopes = " ".join(record.scopes)
-        table.add_row(record.id, record.tenant, record.name, scopes, limit, _key_state(record))
-    console.print(table)
-
-
-@keys.command("revoke")
-def revoke_key(
-    key_id: Annotated[str, typer.Argument(help="The key's id, the 16 digits after psk_.")],
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    as_json: Json = False,
-) -> None:
-    """Revokes a key; gateways refuse it within seconds."""
-    with _records(state_dir) as records:
-        record = records.with_keys(lambda store: store.revoke(key_id))
-    typer.echo(json.dumps(_described(record)) if as_json else f"{record.id} is revoked")
+        try:
+            text = records.first_key(tenant, again=again)
+        except AlreadyBootstrapped as error:
+            _refuse(f"{error}; --again makes one more")
+    typer.echo(json.dumps({"tenant": tenant, "key": text}) if as_json else text)
 
 
 @models.command("register")
@@ -158,8 +112,12 @@ def _records(state_dir: Path) -> Iterator[Records]:
     try:
         yield found
     except (PenstockError, RedisError) as error:
-        Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False)
-        raise typer.Exit(1) from None
+        _refuse(str(error))
+
+
+def _refuse(why: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True).print(why, style="red", markup=False)
+    raise typer.Exit(1) from None
 
 
 def _settings() -> AdministrationSettings:
@@ -168,17 +126,6 @@ def _settings() -> AdministrationSettings:
     except SystemExit:
         console.print("no local cluster runs (`penstock up` starts one), nor do variables name one")
         raise
-
-
-def _described(record: KeyRecord) -> dict[str, Any]:
-    return record.model_dump(mode="json", exclude={"proofs"}) | {"state": _key_state(record)}
-
-
-def _key_state(record: KeyRecord) -> str:
-    if record.revoked_at is not None:
-        return "revoked"
-    expired = record.expires_at is not None and record.expires_at <= time.time()
-    return "expired" if expired else "usable"
 
 
 def _show(record: ModelRecord, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from penstock.service.local.ports import free_port
 from penstock.service.local.processes import ProcessId, end_all, members
 from penstock.service.local.programs import Programs, Stores
 from penstock.service.local.readiness import ServedVersion, gateway_view
-from penstock.service.local.records import Records
+from penstock.service.local.records import LOCAL_TENANT, Records
 from penstock.service.local.redis_server import RedisServer
 from penstock.service.local.state import (
     DEFAULT_STATE_DIR,
@@ -183,10 +183,11 @@ class LocalCluster:
         records = self.records
         records.forget_replicas()
         records.forget_models(self.options.artifacts)
-        key = self._kept("key", lambda: records.create_key("development"))
-        if not records.is_usable(key):
-            (self.options.state_dir / "key").unlink()
-            key = self._kept("key", lambda: records.create_key("development"))
+        kept = self.options.state_dir / "key"
+        if kept.exists() and not records.is_usable(kept.read_text()):
+            kept.unlink()
+        # Again: the key's file may be lost while Redis still knows that there was one.
+        key = self._kept("key", lambda: records.first_key(LOCAL_TENANT, "development", again=True))
         self._update(api_key=key)
 
     def _start_services(self, programs: Programs) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock.client.configuration import config_path
-from penstock.service.local.administration import Json, keys
+from penstock.service.local.administration import Json, bootstrapping
 from penstock.service.local.building import BuildFailed
 from penstock.service.local.cli_configuration import write_configuration
 from penstock.service.local.cluster import (
@@ -44,7 +44,7 @@ StateDir = Annotated[
 
 console = Console()
 server = typer.Typer(no_args_is_help=True)
-server.add_typer(keys, name="keys")
+server.add_typer(bootstrapping)
 
 
 @server.command()

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from penstock.service import keys
 from penstock.service.api_keys import KeyStore, parse
+from penstock.service.bootstrap import OPERATORS, bootstrap
 from penstock.service.packages import package_digest, verify_package
 from penstock.service.redis import connect
 from penstock.service.registry import ModelRecord, ModelRegistry
@@ -70,6 +71,18 @@ class Records:
             return (await store.create(LOCAL_TENANT, name, scopes, **limits))[1]
 
         return _with_redis(self._control_url, create)
+
+    def first_key(
+        self, tenant: str = OPERATORS, name: str = "first administrator", *, again: bool = False
+    ) -> str:
+        """The text of a key that may do everything; once a cluster, unless ``again``.
+
+        Raises AlreadyBootstrapped, InvalidArgument, TenantErased.
+        """
+        return _with_redis(
+            self._control_url,
+            lambda redis: bootstrap(redis, self._pepper, tenant=tenant, name=name, again=again),
+        )[1]
 
     def is_usable(self, key: str) -> bool:
         """Whether the key is one of the cluster's and good."""
