@@ -7,10 +7,12 @@ import gc
 import logging
 import os
 import signal
+import sys
 
 import uvloop
 from redis.exceptions import RedisError
 
+from gateway.identity.issuers import IssuersInvalid, read_issuers
 from gateway.processes import run_processes
 from gateway.server import Gateway
 from gateway.settings import GatewaySettings
@@ -61,9 +63,13 @@ def main() -> None:
     settings = read_settings(GatewaySettings)
     configure_logging(settings.log_level)
     try:
+        read_issuers(settings.issuers_file)
         if settings.processes > 1:
             raise SystemExit(run_processes(settings))
         uvloop.run(serve(settings))
+    except IssuersInvalid as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
     except RedisError as error:
         log.critical("Redis cannot be used", extra={"cause": error})
         raise SystemExit(1) from None

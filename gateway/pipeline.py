@@ -24,7 +24,10 @@ from redis.exceptions import TimeoutError as RedisSlow
 
 from gateway.authorisation import SCOPES, authorise
 from gateway.calls import Call
-from gateway.identity import Identifier
+from gateway.identity import forwarded
+from gateway.identity.first_message import checked
+from gateway.identity.identifier import Identifier
+from gateway.identity.principals import END_USER, end_user_of
 from gateway.limits import RequestLimits
 from gateway.metering import Meter
 from gateway.settings import GatewaySettings
@@ -36,11 +39,15 @@ from penstock.errors import (
     InvalidArgument,
     PenstockError,
     ReaderStalled,
+    Unauthenticated,
     Unimplemented,
 )
 from penstock.service.rpc import REQUEST_ID, abort
 
 log = logging.getLogger(__name__)
+
+_SINGLE = ("authorization", forwarded.HEADER, END_USER)
+"""Metadata that say who calls: of two, neither counts."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Run = Callable[[Any, Call], Any]
@@ -113,7 +120,7 @@ class Pipeline:
             request_id, started = secrets.token_hex(16), time.monotonic()
             call: Call | None = None
             try:
-                call = await self._begin(method, context, request_id, started)
+                call, incoming = await self._begin(method, incoming, context, request_id, started)
                 request = _decoded(method, incoming) if many else decode(incoming)
                 response = await method.run(request, call)
                 answer: bytes = response.SerializeToString()
@@ -135,7 +142,7 @@ class Pipeline:
             request_id, started = secrets.token_hex(16), time.monotonic()
             call: Call | None = None
             try:
-                call = await self._begin(method, context, request_id, started)
+                call, incoming = await self._begin(method, incoming, context, request_id, started)
                 await context.send_initial_metadata(((REQUEST_ID, request_id),))
                 request = (
                     _decoded(method, incoming) if many else method.request.FromString(incoming)
@@ -166,10 +173,13 @@ class Pipeline:
             raise DeadlineExceeded from None
 
     async def _begin(
-        self, method: Method, context: Context, request_id: str, started: float
-    ) -> Call:
+        self, method: Method, incoming: Any, context: Context, request_id: str, started: float
+    ) -> tuple[Call, Any]:
         metadata = _single(tuple(context.invocation_metadata() or ()))
-        principal = await self._identifier.identify(metadata)
+        caller = await self._identifier.identify(method.name, metadata, context)
+        if caller.check is not None:
+            incoming = await checked(incoming, caller.check)
+        principal = caller.principal
         if method.run is not _unserved:
             authorise(principal, method.scope)
         await self._limits.admit(principal)
@@ -177,7 +187,7 @@ class Pipeline:
         seconds = method.default_deadline_seconds if remaining is None else remaining
         deadline = started + min(seconds, self._settings.longest_deadline_seconds)
         trace = metadata.get("traceparent", "")
-        return Call(
+        call = Call(
             request_id,
             method.name,
             principal,
@@ -185,12 +195,17 @@ class Pipeline:
             deadline,
             trace if isinstance(trace, str) else "",
         )
+        if END_USER in metadata:
+            call.subject = end_user_of(principal, metadata)
+        return call, incoming
 
 
 def _single(metadata: Sequence[tuple[str, str | bytes]]) -> dict[str, str | bytes]:
     found = dict(metadata)
-    if len(found) != len(metadata) and sum(1 for key, _ in metadata if key == "authorization") > 1:
-        raise InvalidArgument("more than one authorization header")
+    if len(found) != len(metadata):
+        for name in _SINGLE:
+            if sum(1 for key, _ in metadata if key == name) > 1:
+                raise Unauthenticated(f"more than one {name}")
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +13,10 @@ from tritonclient.grpc import service_pb2
 from gateway import reflection
 from gateway.catalog import Catalog
 from gateway.dispatch import Dispatch
-from gateway.identity import Identifier
+from gateway.identity.identifier import Identifier
+from gateway.identity.issuers import read_issuers
+from gateway.identity.mesh import Mesh
+from gateway.identity.signatures import Signatures
 from gateway.limits import RequestLimits
 from gateway.metering import Meter
 from gateway.pipeline import Pipeline
@@ -26,7 +28,7 @@ from gateway.services.models import ModelsService
 from gateway.services.oip import OpenInferenceService
 from gateway.services.tenants import TenantsService
 from gateway.settings import GatewaySettings
-from gateway.tls import Certificates
+from gateway.tls import open_ports
 from gateway.validation.admin import Cluster
 from penstock.api.admin.v1 import keys_pb2, tenants_pb2
 from penstock.api.audit.v1 import audit_pb2
@@ -57,14 +59,22 @@ class Gateway:
         otel, self._metrics = start_metrics("penstock-gateway", settings)
         pepper = settings.key_pepper.get_secret_value().encode()
         self._keys, self._tenants = KeyStore(self._control, pepper), TenantStore(self._control)
-        self._cluster = Cluster()
+        issuers = read_issuers(settings.issuers_file)
+        self._cluster = Cluster(issuers=frozenset(one.issuer for one in issuers.issuers))
         self._router = Router(settings.region)
         self._catalog = Catalog(
             ModelRegistry(self._control), ReplicaRegistry(self._soft), self._router
         )
         self._dispatch = Dispatch(self._catalog, self._router, settings.stream_gap_seconds)
+        self._identifier = Identifier(
+            self._keys,
+            self._tenants,
+            issuers=issuers,
+            signatures=Signatures(self._keys, self._control, settings.signature_audience),
+            mesh=_mesh(settings),
+        )
         self._pipeline = Pipeline(
-            Identifier(self._keys),
+            self._identifier,
             RequestLimits(self._soft),
             Meter(otel),
             settings,
@@ -77,13 +87,7 @@ class Gateway:
         await self._catalog.start()
         names = self._register()
         host = self._settings.listen.rpartition(":")[0]
-        if self._settings.tls_certificate:
-            certificates = Certificates(
-                Path(self._settings.tls_certificate), Path(self._settings.tls_private_key)
-            )
-            port = self._server.add_secure_port(self._settings.listen, certificates.credentials())
-        else:
-            port = self._server.add_insecure_port(self._settings.listen)
+        port = open_ports(self._server, self._settings)
         await self._server.start()
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -94,6 +98,7 @@ class Gateway:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_seconds)
         await self._catalog.stop()
+        await self._identifier.close()
         await self._router.close()
         await asyncio.gather(self._control.aclose(), self._soft.aclose())
         self._metrics.shutdown()
@@ -127,6 +132,12 @@ class Gateway:
             (usage_pb2, "UsageService", None),
             (audit_pb2, "AuditService", None),
         ]
+
+
+def _mesh(settings: GatewaySettings) -> Mesh | None:
+    if settings.client_ca or settings.trusted_forwarders:
+        return Mesh(settings.forwarders())
+    return None
 
 
 def _options(settings: GatewaySettings) -> list[tuple[str, int]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from gateway.identity.spiffe import LOOPBACK, trust_domain_of
 from penstock.service.settings import ServiceSettings
 
 
@@ -25,6 +28,19 @@ class GatewaySettings(ServiceSettings):
     """PEM file of the certificate chain; read again when it changes. Empty serves plaintext."""
     tls_private_key: str = ""
     """PEM file of the certificate's key."""
+    client_ca: str = ""
+    """PEM file of the authorities whose client certificates prove a SPIFFE id; read again when it
+    changes. Every client must then have one, unless mtls_listen is set. Needs tls_certificate."""
+    mtls_listen: str = ""
+    """host:port of a second port, where client certificates are required, so that listen can do
+    without; empty opens none. Needs client_ca."""
+    trusted_forwarders: str = ""
+    """Whose x-forwarded-client-cert is believed: SPIFFE ids of proxies, with commas between them,
+    or loopback for sidecars on this machine. Empty believes nobody's."""
+    issuers_file: str = ""
+    """YAML file of the token issuers and trust domains that may name callers (docs/identity.md)."""
+    signature_audience: str = Field(default="penstock", pattern=r"^[A-Za-z0-9._:/-]{1,255}$")
+    """What signed requests must be addressed to; one name a cluster."""
     default_deadline_seconds: float = Field(default=60.0, gt=0)
     """Deadline of a unary call whose caller set none."""
     default_stream_deadline_seconds: float = Field(default=600.0, gt=0)
@@ -43,3 +59,18 @@ class GatewaySettings(ServiceSettings):
     """Open calls on one connection."""
     drain_seconds: float = Field(default=20.0, ge=0)
     """How long open calls may finish after SIGTERM."""
+
+    @model_validator(mode="after")
+    def _mutual_tls(self) -> Self:
+        if self.client_ca and not self.tls_certificate:
+            raise ValueError("client_ca needs tls_certificate")
+        if self.mtls_listen and not self.client_ca:
+            raise ValueError("mtls_listen needs client_ca")
+        wrong = [one for one in self.forwarders() if one != LOOPBACK and not trust_domain_of(one)]
+        if wrong:
+            raise ValueError(f"trusted_forwarders: {wrong[0]!r} is no SPIFFE id")
+        return self
+
+    def forwarders(self) -> tuple[str, ...]:
+        """trusted_forwarders, one by one."""
+        return tuple(one.strip() for one in self.trusted_forwarders.split(",") if one.strip())
