@@ -3,9 +3,23 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from penstock.client import AsyncClient, Client, ConfigurationError, Unreachable, error_of
+    from penstock.client import (
+        AsyncClient,
+        Client,
+        ConfigurationError,
+        SigningKey,
+        Unreachable,
+        error_of,
+    )
 
-__all__ = ["AsyncClient", "Client", "ConfigurationError", "Unreachable", "error_of"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ConfigurationError",
+    "SigningKey",
+    "Unreachable",
+    "error_of",
+]
 
 
 def __getattr__(name: str) -> Any:

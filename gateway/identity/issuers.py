@@ -27,6 +27,24 @@ ORDINARY_SCOPES = frozenset(
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return value.split()
+    if isinstance(value, list):
+        return [text for text in value if isinstance(text, str)]
+    return []
+
+
+def _expanded(scope: str) -> frozenset[str]:
+    """The scopes that a scope, a family or * stands for; none if it is nothing."""
+    if scope == "*":
+        return SCOPES
+    family, _, action = scope.partition(":")
+    if action == "*":
+        return frozenset(one for one in SCOPES if one.startswith(f"{family}:"))
+    return frozenset({scope}) & SCOPES
+
+
 class IssuersInvalid(Exception):
     """The issuers file cannot be read or makes no sense; one line a mistake."""
 
@@ -201,24 +219,6 @@ def read_issuers(path: str) -> Issuers:
         raise IssuersInvalid("\n".join(mistakes)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise IssuersInvalid(f"{path}: {error}") from None
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return value.split()
-    if isinstance(value, list):
-        return [text for text in value if isinstance(text, str)]
-    return []
-
-
-def _expanded(scope: str) -> frozenset[str]:
-    """The scopes that a scope, a family or * stands for; none if it is nothing."""
-    if scope == "*":
-        return SCOPES
-    family, _, action = scope.partition(":")
-    if action == "*":
-        return frozenset(one for one in SCOPES if one.startswith(f"{family}:"))
-    return frozenset({scope}) & SCOPES
 
 
 def _is_loopback(host: str | None) -> bool:

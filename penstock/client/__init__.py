@@ -15,6 +15,7 @@ from penstock.client.results import (
     Prediction,
     Results,
 )
+from penstock.client.signing import SigningKey
 from penstock.client.streams import AsyncStream, Stream
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Label",
     "Prediction",
     "Results",
+    "SigningKey",
     "Stream",
     "Unreachable",
     "error_of",

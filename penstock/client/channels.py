@@ -12,6 +12,9 @@ from typing import Any
 import grpc
 
 from penstock.client.configuration import ConfigurationError, Connection
+from penstock.client.credentials import Credentials, Metadata
+from penstock.client.signed_channels import OPTION, signed_channel, signing_interceptors
+from penstock.client.signing import SigningKey
 
 SERVICE_CONFIG = {
     # One connection an address, used in turn: several gateways behind one name share the work, and
@@ -66,50 +69,75 @@ def channel_options(connection: Connection) -> list[tuple[str, Any]]:
 
 
 def tls_credentials(connection: Connection) -> grpc.ChannelCredentials:
-    """Trusts the CA file, or the system's authorities, or at last gRPC's own list.
+    """Trusts the CA file, or the system's authorities, or at last gRPC's own list; shows the
+    client certificate if there is one.
 
-    Raises ConfigurationError for a CA file that cannot be read.
+    Raises ConfigurationError for a file that cannot be read.
     """
+    own: tuple[bytes, ...] = ()
+    if connection.client_certificate:
+        certificate, private_key = connection.client_certificate
+        own = (_read(private_key), _read(certificate))
+    return grpc.ssl_channel_credentials(_authorities(connection), *own)
+
+
+def _authorities(connection: Connection) -> bytes | None:
     if connection.ca_file:
-        try:
-            return grpc.ssl_channel_credentials(Path(connection.ca_file).read_bytes())
-        except OSError as error:
-            detail = f"the CA file {connection.ca_file} cannot be read: {error.strerror}"
-            raise ConfigurationError(detail) from error
+        return _read(connection.ca_file)
     system = ssl.get_default_verify_paths().cafile
     if "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" in os.environ or system is None:
-        return grpc.ssl_channel_credentials()
-    return grpc.ssl_channel_credentials(Path(system).read_bytes())
+        return None
+    return Path(system).read_bytes()
 
 
-def open_channel(connection: Connection) -> grpc.Channel:
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"the file {path} cannot be read: {error.strerror}") from error
+
+
+def open_channel(connection: Connection, signing_key: SigningKey | None = None) -> grpc.Channel:
     """A channel for ordinary code; it connects at the first call."""
-    options = channel_options(connection)
-    if not connection.tls:
-        return grpc.insecure_channel(connection.endpoint, options)
-    return grpc.secure_channel(connection.endpoint, tls_credentials(connection), options)
+    options = channel_options(connection) + ([] if signing_key is None else [OPTION])
+    if connection.tls:
+        channel = grpc.secure_channel(connection.endpoint, tls_credentials(connection), options)
+    else:
+        channel = grpc.insecure_channel(connection.endpoint, options)
+    return channel if signing_key is None else signed_channel(channel, signing_key)
 
 
-def open_async_channel(connection: Connection) -> grpc.aio.Channel:
+def open_async_channel(
+    connection: Connection, signing_key: SigningKey | None = None
+) -> grpc.aio.Channel:
     """A channel for asynchronous code; it connects at the first call."""
-    options = channel_options(connection)
+    options = channel_options(connection) + ([] if signing_key is None else [OPTION])
+    signing = None if signing_key is None else signing_interceptors(signing_key)
     if not connection.tls:
-        return grpc.aio.insecure_channel(connection.endpoint, options)
-    return grpc.aio.secure_channel(connection.endpoint, tls_credentials(connection), options)
+        return grpc.aio.insecure_channel(connection.endpoint, options, interceptors=signing)
+    return grpc.aio.secure_channel(
+        connection.endpoint, tls_credentials(connection), options, interceptors=signing
+    )
 
 
 class PreparedChannel:
     """A channel whose every call carries the key and has a deadline; generated stubs take it.
 
     Works for both kinds of channel. Interceptors would do the same for more time a call, and call
-    credentials refuse to work over the plaintext that a mesh's sidecar takes.
+    credentials refuse to work over the plaintext that a mesh's sidecar takes. On a signed channel
+    the signature's interceptors serialise, for they must see what is sent.
     """
 
     def __init__(
-        self, channel: Any, api_key: str, timeout_seconds: float, stream_timeout_seconds: float
+        self,
+        channel: Any,
+        credentials: Credentials,
+        timeout_seconds: float,
+        stream_timeout_seconds: float,
     ) -> None:
         self._channel = channel
-        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        self._metadata = credentials.metadata()
+        self._signed = credentials.signing_key is not None
         self._timeout_seconds = timeout_seconds
         self._stream_timeout_seconds = stream_timeout_seconds
 
@@ -138,6 +166,8 @@ class PreparedChannel:
     def _prepared(
         self, make: Callable[..., Any], timeout_seconds: float, args: Any, kwargs: Any
     ) -> PreparedCall:
+        if self._signed:
+            kwargs["request_serializer"] = None
         return PreparedCall(make(*args, **kwargs), self._metadata, timeout_seconds)
 
 
@@ -145,10 +175,10 @@ class PreparedCall:
     """A method of a stub with the key and the default deadline put in."""
 
     def __init__(
-        self, method: Any, metadata: Sequence[tuple[str, str]], timeout_seconds: float
+        self, method: Any, metadata: Metadata | Callable[[], Metadata], timeout_seconds: float
     ) -> None:
         self._method = method
-        self._metadata = tuple(metadata)
+        self._metadata = metadata
         self._timeout_seconds = timeout_seconds
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -165,5 +195,6 @@ class PreparedCall:
     def _filled(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self._timeout_seconds
-        kwargs["metadata"] = (*self._metadata, *(kwargs.get("metadata") or ()))
+        own = self._metadata() if callable(self._metadata) else self._metadata
+        kwargs["metadata"] = (*own, *(kwargs.get("metadata") or ()))
         return kwargs

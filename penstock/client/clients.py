@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import AsyncIterable, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
@@ -13,8 +14,10 @@ import grpc
 from penstock.client import embeddings, inference, keys, models, tenants
 from penstock.client.channels import PreparedChannel, open_async_channel, open_channel
 from penstock.client.configuration import Connection, find_connection
+from penstock.client.credentials import Credentials, Token, find_credentials
 from penstock.client.failures import errors_rebuilt
 from penstock.client.operations import Paged, Streaming, Unary
+from penstock.client.signing import SigningKey
 from penstock.client.streams import AsyncStream, Stream
 
 P = ParamSpec("P")
@@ -30,9 +33,11 @@ STREAM_TIMEOUT_SECONDS = 600.0
 class _Transport:
     """A prepared channel and the stubs made on it."""
 
-    def __init__(self, channel: Any, api_key: str, timeout: float, stream_timeout: float) -> None:
+    def __init__(
+        self, channel: Any, credentials: Credentials, timeout: float, stream_timeout: float
+    ) -> None:
         self.channel = channel
-        self._prepared: Any = PreparedChannel(channel, api_key, timeout, stream_timeout)
+        self._prepared: Any = PreparedChannel(channel, credentials, timeout, stream_timeout)
         self._stubs: dict[Any, Any] = {}
 
     def stub(self, service: Any) -> Any:
@@ -213,6 +218,13 @@ class AsyncKeys(_Awaiting):
     revoke = _async_call(keys.revoke_key)
 
 
+def _as_whom(connection: Connection, given: Credentials | None) -> tuple[Connection, Credentials]:
+    """The configured key is left aside where something else was given."""
+    if given is None:
+        return connection, Credentials(connection.api_key)
+    return replace(connection, api_key=""), given
+
+
 class Client(_Blocking):
     """Calls Penstock from ordinary code; safe to share between threads, worth keeping.
 
@@ -223,6 +235,11 @@ class Client(_Blocking):
     a server gave up (UNAVAILABLE, or CANCELLED while it drains) is tried again up to three times
     while nothing of the answer has come and the deadline allows.
 
+    Instead of an API key: ``token`` is an OAuth2 access token or a function that gives the present
+    one; ``signing_key`` is a SigningKey, or a shared secret ``pss_...``, and signs every attempt
+    (signed streams are not tried again); ``client_certificate`` is the files of a certificate chain
+    and its private key, for mutual TLS, which needs nothing else where it proves a known workload.
+
     Raises ConfigurationError when it does not know where to connect; its methods raise
     penstock.errors.
     """
@@ -232,14 +249,21 @@ class Client(_Blocking):
         endpoint: str | None = None,
         api_key: str | None = None,
         *,
+        token: Token | None = None,
+        signing_key: SigningKey | str | None = None,
+        client_certificate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
         tls: bool | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         timeout: float = TIMEOUT_SECONDS,
         stream_timeout: float = STREAM_TIMEOUT_SECONDS,
     ) -> None:
-        self.connection: Connection = find_connection(endpoint, api_key, tls=tls, ca_file=ca_file)
-        channel, key = open_channel(self.connection), self.connection.api_key
-        super().__init__(_Transport(channel, key, timeout, stream_timeout))
+        given = find_credentials(api_key, token, signing_key)
+        self.connection: Connection = find_connection(
+            endpoint, api_key, tls=tls, ca_file=ca_file, client_certificate=client_certificate
+        )
+        self.connection, credentials = _as_whom(self.connection, given)
+        channel = open_channel(self.connection, credentials.signing_key)
+        super().__init__(_Transport(channel, credentials, timeout, stream_timeout))
         self.models = Models(self._transport)
         self.tenants = Tenants(self._transport)
         self.keys = Keys(self._transport)
@@ -282,14 +306,21 @@ class AsyncClient(_Awaiting):
         endpoint: str | None = None,
         api_key: str | None = None,
         *,
+        token: Token | None = None,
+        signing_key: SigningKey | str | None = None,
+        client_certificate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
         tls: bool | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         timeout: float = TIMEOUT_SECONDS,
         stream_timeout: float = STREAM_TIMEOUT_SECONDS,
     ) -> None:
-        self.connection: Connection = find_connection(endpoint, api_key, tls=tls, ca_file=ca_file)
-        channel, key = open_async_channel(self.connection), self.connection.api_key
-        super().__init__(_Transport(channel, key, timeout, stream_timeout))
+        given = find_credentials(api_key, token, signing_key)
+        self.connection: Connection = find_connection(
+            endpoint, api_key, tls=tls, ca_file=ca_file, client_certificate=client_certificate
+        )
+        self.connection, credentials = _as_whom(self.connection, given)
+        channel = open_async_channel(self.connection, credentials.signing_key)
+        super().__init__(_Transport(channel, credentials, timeout, stream_timeout))
         self.models = AsyncModels(self._transport)
         self.tenants = AsyncTenants(self._transport)
         self.keys = AsyncKeys(self._transport)

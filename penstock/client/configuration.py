@@ -29,6 +29,8 @@ class Connection:
     tls: bool = True
     ca_file: str = ""
     """PEM file of the authorities to trust; empty trusts the system's."""
+    client_certificate: tuple[str, str] | None = None
+    """PEM files of the client's own certificate chain and of its private key, for mutual TLS."""
 
     def __repr__(self) -> str:
         return f"Connection(endpoint={self.endpoint!r}, tls={self.tls})"
@@ -48,6 +50,7 @@ def find_connection(
     *,
     tls: bool | None = None,
     ca_file: str | os.PathLike[str] | None = None,
+    client_certificate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Connection:
     """Each setting from the argument, else PENSTOCK_*, else the configuration file.
@@ -77,7 +80,17 @@ def find_connection(
         tls = bool(stored.get("tls", True))
     if authorities and not tls:
         raise ConfigurationError("a CA file is of no use to a plaintext connection")
-    return Connection(target, str(key or stored.get("api_key") or ""), tls, os.fspath(authorities))
+    if client_certificate and not tls:
+        raise ConfigurationError("a client certificate is of no use to a plaintext connection")
+    return Connection(
+        target,
+        str(key or stored.get("api_key") or ""),
+        tls,
+        os.fspath(authorities),
+        None
+        if client_certificate is None
+        else (os.fspath(client_certificate[0]), os.fspath(client_certificate[1])),
+    )
 
 
 def _split(endpoint: str) -> tuple[str, bool | None]:

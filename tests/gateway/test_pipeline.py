@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from gateway.calls import Call
-from gateway.identity import Identifier
+from gateway.identity.identifier import Identifier
 from gateway.limits import RequestLimits
 from gateway.metering import Meter
 from gateway.pipeline import Pipeline
@@ -131,7 +131,7 @@ class serving:  # noqa: N801
         self._provider = MeterProvider([reader])
         probe, keys = Probe(), KeyStore(self._redis, PEPPER.encode())
         pipeline = Pipeline(
-            Identifier(keys),
+            Identifier(keys, TenantStore(self._redis)),
             RequestLimits(self._redis),
             Meter(self._provider.get_meter("test")),
             settings,
@@ -333,4 +333,4 @@ async def test_two_authorization_headers_are_refused(served: Served) -> None:
             pb.PredictRequest(model="m"), metadata=(*served.metadata, *served.metadata)
         )
     )
-    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
+    assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID")
