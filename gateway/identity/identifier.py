@@ -114,7 +114,7 @@ class Identifier:
             return await self._signed(header, method)
         if header[: len(_BEARER)].lower() != _BEARER:
             raise Unauthenticated("authorization must be 'Bearer <API key or token>'")
-        text = header[len(_BEARER) :].strip()
+        text = header[len(_BEARER) :].strip(" ")
         return (await self._known.resolve(fingerprint, partial(self._check_bearer, text))).caller
 
     async def _signed(self, header: str, method: str) -> Caller:
