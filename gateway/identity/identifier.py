@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from redis.exceptions import RedisError
@@ -25,7 +25,7 @@ from gateway.identity.tokens import Tokens
 from gateway.identity.trust import NEVER, Trust
 from penstock.errors import CredentialsMissing, Unauthenticated
 from penstock.service.api_keys import KeyRecord, KeyStore
-from penstock.service.tenants import TenantStore
+from penstock.service.tenants import TenantRecord, TenantStore
 from penstock.signatures import SCHEME, Signed
 
 _BEARER = "bearer "
@@ -45,7 +45,9 @@ class Caller:
 @dataclass(frozen=True, slots=True)
 class _Known:
     record: KeyRecord
-    caller: Caller
+    tenant: TenantRecord
+    caller: Caller = field(compare=False)
+    """Made of the other two."""
 
 
 class Identifier:
@@ -158,10 +160,10 @@ class Identifier:
         return await self._stand_for(record)
 
     async def _stand_for(self, record: KeyRecord) -> tuple[_Known, float]:
-        principal = await self._principals.of(record)
+        principal, tenant = await self._principals.of(record)
         if record.created_at:
             await self._touch(record)
-        return _Known(record, Caller(principal)), record.expires_at or NEVER
+        return _Known(record, tenant, Caller(principal)), record.expires_at or NEVER
 
     async def _touch(self, record: KeyRecord) -> None:
         # When it was last used is for people; no call depends on it.

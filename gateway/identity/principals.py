@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
+from gateway.allowed_models import AllowedModels
 from gateway.calls import Principal, Quota
 from penstock.errors import FieldViolation, InvalidArgument, TenantSuspended, Unauthenticated
 from penstock.service.api_keys import KeyRecord
@@ -29,9 +29,10 @@ class Principals:
         self._tenants = tenants
         self._pseudonym_keys: OrderedDict[str, bytes] = OrderedDict()
 
-    async def of(self, key: KeyRecord) -> Principal:
-        """Whoever holds the key. Raises Unauthenticated, TenantSuspended, RedisError."""
-        if key.revoked_at is not None or (key.expires_at or time.time() + 1) <= time.time():
+    async def of(self, key: KeyRecord) -> tuple[Principal, TenantRecord]:
+        """Whoever holds the key, and the tenant. Raises Unauthenticated, TenantSuspended,
+        RedisError."""
+        if key.state() != "active":
             raise Unauthenticated("the key has expired or was revoked")
         tenant, pseudonym_key = await asyncio.gather(
             self._tenants.find(key.tenant), self._pseudonym_key(key.tenant)
@@ -40,7 +41,7 @@ class Principals:
             raise Unauthenticated("the key's tenant does not exist")
         if tenant.state == "suspended":
             raise TenantSuspended("the tenant is suspended")
-        return principal_of(key, tenant, pseudonym_key)
+        return principal_of(key, tenant, pseudonym_key), tenant
 
     async def _pseudonym_key(self, tenant: str) -> bytes:
         # It never changes while the tenant lives, and nobody calls for an erased one.
@@ -65,7 +66,7 @@ def principal_of(key: KeyRecord, tenant: TenantRecord, pseudonym_key: bytes) -> 
         key_id=key.id,
         scopes=frozenset(key.scopes),
         highest_tier=max(key.highest_tier, tenant.highest_tier),
-        models=_narrower(key.models, tenant.allowed_models or None),
+        models=AllowedModels(tenant.id, tenant.allowed_models, key.models),
         regions=_both(key.regions, tenant.allowed_regions or None),
         quotas=tuple(q for q in quotas if q.limits != NO_LIMITS or q.budgets),
         model_quotas={
@@ -100,18 +101,3 @@ def _both(ours: Iterable[str] | None, theirs: Iterable[str] | None) -> frozenset
         only = theirs if ours is None else ours
         return None if only is None else frozenset(only)
     return frozenset(ours) & frozenset(theirs)
-
-
-def _narrower(ours: Iterable[str] | None, theirs: Iterable[str] | None) -> frozenset[str] | None:
-    """What both lists of names and of prefixes (``team-*``) allow; None allows everything."""
-    if ours is None or theirs is None:
-        return _both(ours, theirs)
-    theirs = tuple(theirs)
-    return frozenset(narrow for one in ours for other in theirs for narrow in _overlap(one, other))
-
-
-def _overlap(one: str, other: str) -> tuple[str, ...]:
-    for narrow, wide in ((one, other), (other, one)):
-        if narrow == wide or (wide.endswith("*") and narrow.startswith(wide[:-1])):
-            return (narrow,)
-    return ()

@@ -94,7 +94,7 @@ class Signatures:
 def _signed_by_key(record: KeyRecord, text: bytes, signature: bytes) -> bool:
     now = time.time()
     for proof in record.proofs:
-        if proof.expires_at is not None and proof.expires_at <= now:
+        if not proof.good(now):
             continue
         try:
             public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(proof.value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -18,10 +18,12 @@ def connect(url: str, *, timeout_seconds: float = 2.0, max_connections: int = 64
 
     A command is sent once: a client that re-sends after a lost answer can run a write twice, so
     whoever needs a retry repeats the operation under the same operation id. Failures raise
-    redis.exceptions.RedisError (ConnectionError, TimeoutError and others).
+    redis.exceptions.RedisError (ConnectionError, TimeoutError and others). When all connections
+    are busy a command waits for one, no longer than for its answer.
     """
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        timeout=timeout_seconds,
         decode_responses=False,
         max_connections=max_connections,
         retry=Retry(NoBackoff(), 0),
@@ -29,6 +31,7 @@ def connect(url: str, *, timeout_seconds: float = 2.0, max_connections: int = 64
         socket_timeout=timeout_seconds,
         health_check_interval=0,
     )
+    return Redis.from_pool(pool)
 
 
 async def transact(redis: Redis, attempt: Callable[[Pipeline], Awaitable[T]], *watched: str) -> T:

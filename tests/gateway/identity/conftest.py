@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
+from gateway.identity import trust
 from gateway.identity.issuers import Issuers
 from penstock.service.redis import connect
 from tests.gateway.identity.front import Front, Records, fronted, records_of
@@ -28,6 +29,13 @@ async def records(redis: Redis) -> Records:
     await records.tenant("acme")
     await records.tenant("other")
     return records
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials are looked up again after a tenth of the usual time."""
+    monkeypatch.setattr(trust, "FRESH_SECONDS", trust.FRESH_SECONDS / 10)
+    monkeypatch.setattr(trust, "TRUST_SECONDS", trust.TRUST_SECONDS / 10)
 
 
 @pytest.fixture

@@ -158,7 +158,9 @@ async def fronted(
     settings = GatewaySettings(key_pepper=SecretStr(PEPPER.decode()))
     meter = Meter(provider.get_meter("test"))
     pipeline = Pipeline(identifier, RequestLimits(redis), meter, settings)
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    size = settings.max_metadata_bytes
+    options = [("grpc.max_metadata_size", size), ("grpc.absolute_max_metadata_size", size)]
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *options])
     server.add_generic_rpc_handlers([pipeline.serve(one, probe) for one in _SERVICES])
     if credentials is None:
         address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

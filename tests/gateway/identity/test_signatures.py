@@ -236,6 +236,7 @@ async def test_a_signed_stream_that_never_begins_is_given_up(
         await call.read()
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_rotated_signing_key_has_an_overlap_and_a_revoked_one_none(
     front: Front, signer: Signer, records: Records
 ) -> None:
