@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gateway.identity import spiffe
 from penstock.service.credentials import SCOPES
+from penstock.service.tenants import TENANT_ID
 
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -24,7 +25,7 @@ ORDINARY_SCOPES = frozenset(
 ) - {"models:admin"}
 """What tokens can grant unless the file says otherwise: everything but administration."""
 
-TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+TenantId = Annotated[str, Field(pattern=f"^{TENANT_ID.pattern}$")]
 
 
 def _texts(value: Any) -> list[str]:
@@ -79,7 +80,9 @@ class TenantRule(_Strict):
         value = claims.get(self.claim)
         if not isinstance(value, str):
             return None
-        return value if self.values is None else self.values.get(value)
+        if self.values is not None:
+            return self.values.get(value)
+        return value if TENANT_ID.fullmatch(value) else None
 
 
 class ScopeRule(_Strict):

@@ -44,5 +44,5 @@ class Attempts:
         if pushback is not None:
             text = pushback if isinstance(pushback, str) else ""
             return int(text) / 1000 if text.isdecimal() else None
-        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1))
         return pause * random.uniform(0.8, 1.2)  # noqa: S311

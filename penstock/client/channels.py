@@ -13,7 +13,7 @@ import grpc
 
 from penstock.client.configuration import ConfigurationError, Connection
 from penstock.client.credentials import Credentials, Metadata
-from penstock.client.signed_channels import OPTION, signed_channel, signing_interceptors
+from penstock.client.signed_channels import signed_channel, signing_interceptors
 from penstock.client.signing import SigningKey
 
 SERVICE_CONFIG = {
@@ -59,9 +59,12 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
 )
 
 
-def channel_options(connection: Connection) -> list[tuple[str, Any]]:
-    """Options of a channel to the gateway."""
+def channel_options(connection: Connection, *, signed: bool = False) -> list[tuple[str, Any]]:
+    """Options of a channel to the gateway. On a signed one gRPC repeats nothing."""
     options = list(_OPTIONS)
+    if signed:
+        # Of two values gRPC takes the first.
+        options.insert(0, ("grpc.enable_retries", 0))
     host = connection.endpoint.rpartition(":")[0]
     if host in ("localhost", "[::1]") or host.startswith("127."):
         options.append(("grpc.enable_http_proxy", 0))
@@ -99,7 +102,7 @@ def _read(path: str) -> bytes:
 
 def open_channel(connection: Connection, signing_key: SigningKey | None = None) -> grpc.Channel:
     """A channel for ordinary code; it connects at the first call."""
-    options = channel_options(connection) + ([] if signing_key is None else [OPTION])
+    options = channel_options(connection, signed=signing_key is not None)
     if connection.tls:
         channel = grpc.secure_channel(connection.endpoint, tls_credentials(connection), options)
     else:
@@ -111,7 +114,7 @@ def open_async_channel(
     connection: Connection, signing_key: SigningKey | None = None
 ) -> grpc.aio.Channel:
     """A channel for asynchronous code; it connects at the first call."""
-    options = channel_options(connection) + ([] if signing_key is None else [OPTION])
+    options = channel_options(connection, signed=signing_key is not None)
     signing = None if signing_key is None else signing_interceptors(signing_key)
     if not connection.tls:
         return grpc.aio.insecure_channel(connection.endpoint, options, interceptors=signing)

@@ -18,12 +18,9 @@ import grpc
 from penstock.client.attempts import Attempts
 from penstock.client.signing import SigningKey
 
-OPTION = ("grpc.enable_retries", 0)
-"""Goes with every signed channel."""
-
 
 @dataclass
-class _Details(grpc.ClientCallDetails):  # type: ignore[misc]
+class _Details(grpc.ClientCallDetails):
     method: Any
     timeout: float | None
     metadata: Any
@@ -49,10 +46,10 @@ def signing_interceptors(key: SigningKey) -> list[grpc.aio.ClientInterceptor]:
 
 
 class _Signing(
-    grpc.UnaryUnaryClientInterceptor,  # type: ignore[misc]
-    grpc.UnaryStreamClientInterceptor,  # type: ignore[misc]
-    grpc.StreamUnaryClientInterceptor,  # type: ignore[misc]
-    grpc.StreamStreamClientInterceptor,  # type: ignore[misc]
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
 ):
     def __init__(self, key: SigningKey) -> None:
         self._key = key
@@ -82,7 +79,7 @@ class _Signing(
         return continuation(_signed(self._key, details, first), bodies)
 
 
-class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
     def __init__(self, key: SigningKey, attempts: Attempts) -> None:
         self._key = key
         self._attempts = attempts
@@ -106,7 +103,7 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
         return call
 
 
-class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
+class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
     def __init__(self, key: SigningKey) -> None:
         self._key = key
 
@@ -117,7 +114,7 @@ class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
         return await continuation(_signed(self._key, details, body), body)
 
 
-class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[misc]
+class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
     def __init__(self, key: SigningKey) -> None:
         self._key = key
 
@@ -128,7 +125,7 @@ class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[misc]
         return await continuation(_signed(self._key, details, first), bodies)
 
 
-class _StreamStream(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[misc]
+class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
     def __init__(self, key: SigningKey) -> None:
         self._key = key
 

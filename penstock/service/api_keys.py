@@ -147,7 +147,8 @@ class KeyStore:
         return _known(await read(self._redis, keys.api_key(key_id)), key_id)
 
     async def find_identity(self, kind: CredentialKind, value: str) -> KeyRecord | None:
-        """The key that stands for a SPIFFE id, or for a token's issuer, a space and its subject."""
+        """The key that stands for a SPIFFE id, or for a token's issuer, a space and its subject;
+        a revoked one too, until another takes its place."""
         key_id = await read(self._redis, keys.identity(kind, value))
         return None if key_id is None else await self.find(key_id.decode())
 
@@ -230,9 +231,10 @@ class KeyStore:
         return record, secret if first else ""
 
     async def revoke(self, key_id: str) -> KeyRecord:
-        """Ends the key for good and frees its identity; repeating it changes nothing.
+        """Ends the key for good; repeating it changes nothing. Raises KeyNotFound.
 
-        Raises KeyNotFound.
+        Its identity still leads to it until another key takes its place, so that the subject or
+        workload is refused instead of falling back to what its issuer or trust domain grants.
         """
 
         def revoked(record: KeyRecord) -> KeyRecord:
@@ -295,8 +297,6 @@ class KeyStore:
             if after != before:
                 after = after.model_copy(update={"revision": before.revision + 1})
                 pipe.set(keys.api_key(key_id), after.model_dump_json())
-                if after.identity and after.revoked_at is not None:
-                    pipe.delete(keys.identity(after.credential, after.identity))
             if once is not None and made is None:
                 once.remember(pipe, key_id)
             return after, made is None
@@ -332,7 +332,11 @@ def check_scopes(scopes: Sequence[str]) -> None:
 
 async def _check_identity(pipe: Pipeline, record: KeyRecord) -> None:
     taken = record.identity and await read(pipe, keys.identity(record.credential, record.identity))
-    if taken:
+    if not taken:
+        return
+    # Need not be watched: whoever is revoked stays so.
+    holder = await read(pipe, keys.api_key(taken.decode()))
+    if holder is not None and KeyRecord.model_validate_json(holder).revoked_at is None:
         raise IdentityExists("another key stands for that identity")
 
 

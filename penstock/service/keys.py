@@ -47,7 +47,8 @@ def pseudonym_key(tenant_id: str) -> str:
 
 
 def identity(kind: str, value: str) -> str:
-    """Id of the key that a SPIFFE id, or a token's issuer and subject, stands for. Goes with it."""
+    """Id of the key that a SPIFFE id, or a token's issuer and subject, stands for, revoked or not.
+    Permanent until the key's tenant is erased."""
     return f"penstock:identity:{kind}:{value}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -208,12 +208,11 @@ class TenantStore:
             _check_etag(before, etag or "none")
             held = await _keys_of(pipe, tenant_id)
             after = _revised(_emptied(before))
+            identities = await _identities_of(pipe, held)
             begin_writes(pipe)
             pipe.set(keys.tenant(tenant_id), after.model_dump_json())
-            pipe.delete(keys.pseudonym_key(tenant_id))
+            pipe.delete(keys.pseudonym_key(tenant_id), *identities)
             for key in held:
-                if key.identity:
-                    pipe.delete(keys.identity(key.credential, key.identity))
                 pipe.set(keys.api_key(key.id), _emptied_key(key).model_dump_json())
             return after
 
@@ -239,6 +238,16 @@ async def _keys_of(pipe: Pipeline, tenant_id: str) -> list[KeyRecord]:
     await pipe.watch(*names)
     texts = await cast(Awaitable[list[bytes | None]], pipe.mget(names))
     return [KeyRecord.model_validate_json(text) for text in texts if text is not None]
+
+
+async def _identities_of(pipe: Pipeline, held: Sequence[KeyRecord]) -> list[str]:
+    """What leads to one of the keys, watched; a revoked one's may lead to another tenant's now."""
+    names = {keys.identity(key.credential, key.identity) for key in held if key.identity}
+    if not names:
+        return []
+    await pipe.watch(*names)
+    ids = {key.id.encode() for key in held}
+    return [name for name in names if await read(pipe, name) in ids]
 
 
 async def read_tenant(redis: Redis | Pipeline, tenant_id: str) -> TenantRecord:

@@ -124,8 +124,8 @@ async def test_an_identity_stands_for_one_key(store: KeyStore, kind: CredentialK
     assert await store.find_identity("spiffe" if kind == "jwt" else "jwt", SPIFFE) is None
     with pytest.raises(IdentityExists):
         await store.add(draft(kind, SPIFFE, tenant="bolt"))
-    await store.revoke(record.id)
-    assert await store.find_identity(kind, SPIFFE) is None
+    revoked = await store.revoke(record.id)
+    assert await store.find_identity(kind, SPIFFE) == revoked
     second, _ = await store.add(draft(kind, SPIFFE, tenant="bolt"))
     await store.revoke(record.id)
     assert await store.find_identity(kind, SPIFFE) == second

@@ -182,6 +182,24 @@ async def test_an_erased_tenant_keeps_its_id_alone(store: TenantStore, redis: Re
     assert b"ada" not in stored
 
 
+async def test_erasing_a_tenant_leaves_an_identity_that_another_took_over(
+    store: TenantStore, redis: Redis
+) -> None:
+    keys = KeyStore(redis, b"a pepper of some length")
+    workload = "spiffe://example.org/ns/shop/sa/checkout"
+    for name in ("acme", "bolt"):
+        await store.create(TenantRecord(id=name))
+    drafts = [
+        KeyDraft(tenant=name, name="x", credential="spiffe", identity=workload, scopes=("*",))
+        for name in ("acme", "bolt")
+    ]
+    first, _ = await keys.add(drafts[0])
+    await keys.revoke(first.id)
+    second, _ = await keys.add(drafts[1])
+    await store.erase("acme", etag="1")
+    assert await keys.find_identity("spiffe", workload) == second
+
+
 async def test_an_erased_tenant_stays_erased(store: TenantStore, redis: Redis) -> None:
     await store.create(TenantRecord(id="acme"))
     await store.erase("acme", etag="1")

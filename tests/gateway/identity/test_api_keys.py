@@ -212,7 +212,7 @@ async def test_key_and_tenant_are_narrowed_to_what_both_allow(records: Records) 
     )
     principal = principal_of(key, tenant, b"p")
     assert [m for m in ("m", "team-x", "team-y", "foreign") if principal.may_use(m)] == ["team-x"]
-    assert principal.regions == {"eu"}
+    assert principal.regions == frozenset({"eu"})
     assert principal.highest_tier == 3
     assert [quota.subject for quota in principal.quotas] == [f"key:{key.id}", "tenant:narrow"]
     assert principal.quotas[1].budgets == (budget,)

@@ -18,6 +18,9 @@ from gateway.identity.issuers import Issuers
 from gateway.identity.mesh import Mesh
 from gateway.settings import GatewaySettings
 from gateway.tls import Certificates, open_ports
+from penstock import AsyncClient, ConfigurationError
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from tests.gateway.identity.certificates import Authority, Pair, trusting
 from tests.gateway.identity.front import PEPPER, PREDICT, REQUEST, Front, Records, fronted, outcome
 
@@ -84,6 +87,24 @@ async def test_a_certificate_stands_for_the_key_made_for_its_identity(
     assert await call_as(meshed, AUTHORITY.workload(SHOP)) == "OK"
     principal = meshed.probe.calls[0].principal
     assert (principal.tenant, principal.key_id) == ("acme", key.id)
+
+
+async def test_the_sdk_shows_its_certificate(meshed: Front, tmp_path: Path) -> None:
+    client = AUTHORITY.workload(BILLING)
+    chain, key, authorities = (tmp_path / name for name in ("svid.pem", "svid_key.pem", "ca.pem"))
+    chain.write_bytes(client.pem)
+    key.write_bytes(client.key_pem)
+    authorities.write_bytes(AUTHORITY.pem)
+    async with AsyncClient(
+        meshed.address, client_certificate=(chain, key), ca_file=authorities
+    ) as sdk:
+        stub = sdk.stub(InferenceServiceStub)
+        assert await stub.Predict(inference_pb2.PredictRequest(model="m"))
+    assert meshed.probe.calls[0].principal.tenant == "other"
+    with pytest.raises(ConfigurationError, match="plaintext"):
+        AsyncClient("http://localhost:1", client_certificate=(chain, key))
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        AsyncClient("localhost:1", client_certificate=(chain, tmp_path / "none"))
 
 
 async def test_a_trust_domain_stands_for_a_tenant(meshed: Front) -> None:

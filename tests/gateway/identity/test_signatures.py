@@ -20,8 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from redis.asyncio import Redis
 
 from gateway.identity import first_message
+from penstock import AsyncClient, SigningKey
 from penstock.api.embeddings.v1 import embeddings_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from penstock.service.local.ports import free_port
 from penstock.service.local.redis_server import RedisServer
 from penstock.service.redis import connect
@@ -49,13 +51,18 @@ class Signer:
 
 
 @pytest.fixture
-async def signer(records: Records) -> Signer:
+def private_key() -> bytes:
+    """32 random bytes, as an Ed25519 key."""
+    return secrets.token_bytes(32)
+
+
+@pytest.fixture
+async def signer(records: Records, private_key: bytes) -> Signer:
     """With an Ed25519 key of the tenant acme."""
-    return await ed25519_signer(records)
+    return await ed25519_signer(records, Ed25519PrivateKey.from_private_bytes(private_key))
 
 
-async def ed25519_signer(records: Records, **fields: Any) -> Signer:
-    private = Ed25519PrivateKey.generate()
+async def ed25519_signer(records: Records, private: Ed25519PrivateKey, **fields: Any) -> Signer:
     public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
     record, _ = await records.key(credential="ed25519", public_key=public, **fields)
     return Signer(record.id, private.sign, public)
@@ -88,6 +95,22 @@ async def test_both_kinds_of_signature_pass(
         assert await front.call(one.signed().header()) == "OK"
         assert front.probe.calls[-1].principal.key_id == one.key_id
         assert front.probe.calls[-1].principal.tenant == "acme"
+
+
+async def test_the_sdks_signatures_pass(
+    front: Front, signer: Signer, records: Records, private_key: bytes
+) -> None:
+    _, secret = await records.key(credential="hmac")
+    for key in (SigningKey(signer.key_id, private_key), SigningKey.of_secret(secret)):
+        async with AsyncClient(f"http://{front.address}", signing_key=key) as client:
+            stub = client.stub(InferenceServiceStub)
+            for _ in range(2):
+                assert await stub.Predict(pb.PredictRequest(model="m"))
+            assert (await client.generate("story", "once").result()).text == "once"
+            groups = client.embed_stream("m", [("a", ["x"]), ("b", ["y"])])
+            assert [group async for group in groups] == []
+            assert front.probe.calls[-1].principal.key_id == key.key_id
+    assert len(front.probe.calls) == 8
 
 
 def resigned(**changed: Any) -> Callable[[Signer], str]:
@@ -266,7 +289,7 @@ async def test_a_replay_after_redis_was_killed_is_still_refused(tmp_path: Path) 
     try:
         records = records_of(redis)
         await records.tenant()
-        signer = await ed25519_signer(records)
+        signer = await ed25519_signer(records, Ed25519PrivateKey.generate())
         async with fronted(redis) as front:
             header = signer.signed().header()
             assert await front.call(header) == "OK"
