@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from gateway.processes import run_processes
 from gateway.server import Gateway
 from gateway.settings import GatewaySettings
+from penstock.service.prices import PricesInvalid
 from penstock.service.settings import read_settings
 from penstock.service.telemetry import configure_logging
 
@@ -64,6 +65,9 @@ def main() -> None:
         if settings.processes > 1:
             raise SystemExit(run_processes(settings))
         uvloop.run(serve(settings))
+    except PricesInvalid as error:
+        log.critical("the prices cannot be used", extra={"cause": str(error)})
+        raise SystemExit(2) from None
     except RedisError as error:
         log.critical("Redis cannot be used", extra={"cause": error})
         raise SystemExit(1) from None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from penstock.api.types.v1 import metadata_pb2
 from penstock.service.quotas import NO_LIMITS, Budget, Limits
@@ -53,6 +54,16 @@ class Principal:
         return self.models is None or model in self.models
 
 
+class Reservation(Protocol):
+    """What a call holds of its limits and budgets while it runs."""
+
+    def spends(
+        self, usage: metadata_pb2.Usage | None, cost_micros: int
+    ) -> Iterable[tuple[str, int]]:
+        """Which budgets, by their Redis key, pay how much for what was used."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One call, from its metadata to its meter reading. Times are of ``time.monotonic()``."""
@@ -78,6 +89,10 @@ class Call:
     """The end user that the caller named, as a pseudonym of the tenant."""
     usage: metadata_pb2.Usage | None = field(default=None)
     """What the call has consumed so far; the meter reads it when the call ends."""
+    admitted: bool = False
+    """Whether it passed every check before its work."""
+    reservation: Reservation | None = None
+    """Set where a limit or a budget bounds the call."""
 
     def remaining(self) -> float:
         """Seconds until the deadline; negative when it has passed."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -23,6 +23,8 @@ from google.protobuf.message_factory import GetMessageClass
 from gateway.authorisation import SCOPES, authorise
 from gateway.calls import Call
 from gateway.identity import Identifier
+from gateway.ledger.events import Entry
+from gateway.ledger.ledger import Ledger
 from gateway.limits import RequestLimits
 from gateway.metering import Meter
 from gateway.settings import GatewaySettings
@@ -63,11 +65,13 @@ class Pipeline:
         identifier: Identifier,
         limits: RequestLimits,
         meter: Meter,
+        ledger: Ledger,
         settings: GatewaySettings,
     ) -> None:
         self._identifier = identifier
         self._limits = limits
         self._meter = meter
+        self._ledger = ledger
         self._settings = settings
 
     def serve(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
@@ -108,19 +112,21 @@ class Pipeline:
 
         async def handle(incoming: Any, context: Context) -> bytes:
             request_id, started = secrets.token_hex(16), time.monotonic()
-            call: Call | None = None
+            entry = self._ledger.entry(method.name, request_id, started)
             try:
-                call = await self._begin(method, context, request_id, started)
-                request = _decoded(method, incoming) if many else decode(incoming)
+                call = entry.call = await self._identify(method, context, request_id, started)
+                if not many:
+                    entry.received(incoming)
+                await self._admit(method, call)
+                request = _decoded(method, incoming, entry) if many else decode(incoming)
                 response = await method.run(request, call)
                 answer: bytes = response.SerializeToString()
                 context.set_trailing_metadata(((REQUEST_ID, request_id),))
+                if call.remaining() <= 0:
+                    raise DeadlineExceeded
+                entry.answered(answer)
             except BaseException as raised:
-                error = _refusal(raised, call, request_id)
-                self._meter.record(method.name, error.code, started, call)
-                if isinstance(raised, asyncio.CancelledError) and context.cancelled():
-                    raise
-                await abort(context, error, request_id)
+                await self._refuse(raised, entry, context)
             self._meter.record(method.name, grpc.StatusCode.OK, started, call)
             return answer
 
@@ -130,30 +136,42 @@ class Pipeline:
         # A coroutine that writes, not a generator: only so can a stalled reader be noticed.
         async def handle(incoming: Any, context: Context) -> None:
             request_id, started = secrets.token_hex(16), time.monotonic()
-            call: Call | None = None
+            entry = self._ledger.entry(method.name, request_id, started)
             try:
-                call = await self._begin(method, context, request_id, started)
+                call = entry.call = await self._identify(method, context, request_id, started)
+                if not many:
+                    entry.received(incoming)
+                await self._admit(method, call)
                 await context.send_initial_metadata(((REQUEST_ID, request_id),))
                 request = (
-                    _decoded(method, incoming) if many else method.request.FromString(incoming)
+                    _decoded(method, incoming, entry)
+                    if many
+                    else method.request.FromString(incoming)
                 )
-                await self._write_all(method.run(request, call), call, context)
+                await self._write_all(method.run(request, call), call, entry, context)
             except BaseException as raised:
-                error = _refusal(raised, call, request_id)
-                self._meter.record(method.name, error.code, started, call)
-                if isinstance(raised, asyncio.CancelledError) and context.cancelled():
-                    raise
-                await abort(context, error, request_id)
+                await self._refuse(raised, entry, context)
+            entry.ended()
             self._meter.record(method.name, grpc.StatusCode.OK, started, call)
 
         return handle
 
-    async def _write_all(self, messages: Any, call: Call, context: Context) -> None:
+    async def _refuse(self, raised: BaseException, entry: Entry, context: Context) -> NoReturn:
+        """The end of every call that was not answered as a whole."""
+        error = _refusal(raised, entry.call, entry.request_id)
+        entry.failed(error)
+        self._meter.record(entry.method, error.code, entry.started, entry.call)
+        if isinstance(raised, asyncio.CancelledError) and context.cancelled():
+            raise raised
+        await abort(context, error, entry.request_id)
+
+    async def _write_all(self, messages: Any, call: Call, entry: Entry, context: Context) -> None:
         patience = self._settings.stalled_reader_seconds
         try:
             async with asyncio.timeout(call.remaining()), aclosing(messages):
                 async for message in messages:
                     encoded = message.SerializeToString()
+                    entry.delivering(encoded)
                     try:
                         async with asyncio.timeout(patience):
                             await context.write(encoded)
@@ -162,14 +180,11 @@ class Pipeline:
         except TimeoutError:
             raise DeadlineExceeded from None
 
-    async def _begin(
+    async def _identify(
         self, method: Method, context: Context, request_id: str, started: float
     ) -> Call:
         metadata = _single(tuple(context.invocation_metadata() or ()))
         principal = await self._identifier.identify(metadata)
-        if method.run is not _unserved:
-            authorise(principal, method.scope)
-        await self._limits.admit(principal)
         remaining = context.time_remaining()
         seconds = method.default_deadline_seconds if remaining is None else remaining
         deadline = started + min(seconds, self._settings.longest_deadline_seconds)
@@ -183,6 +198,14 @@ class Pipeline:
             trace if isinstance(trace, str) else "",
         )
 
+    async def _admit(self, method: Method, call: Call) -> None:
+        if method.run is not _unserved:
+            authorise(call.principal, method.scope)
+        if not method.scope.endswith(":read"):
+            self._ledger.check()
+        await self._limits.admit(call.principal)
+        call.admitted = True
+
 
 def _single(metadata: Sequence[tuple[str, str | bytes]]) -> dict[str, str | bytes]:
     found = dict(metadata)
@@ -191,8 +214,11 @@ def _single(metadata: Sequence[tuple[str, str | bytes]]) -> dict[str, str | byte
     return found
 
 
-async def _decoded(method: Method, incoming: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+async def _decoded(
+    method: Method, incoming: AsyncIterator[bytes], entry: Entry
+) -> AsyncIterator[Message]:
     async for raw in incoming:
+        entry.received_message(raw)
         yield method.request.FromString(raw)
 
 

@@ -15,6 +15,9 @@ from gateway import reflection
 from gateway.catalog import Catalog
 from gateway.dispatch import Dispatch
 from gateway.identity import Identifier
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.sources import Source
+from gateway.ledger.usage import UsageReader
 from gateway.limits import RequestLimits
 from gateway.metering import Meter
 from gateway.pipeline import Pipeline
@@ -23,6 +26,7 @@ from gateway.services.embeddings import EmbeddingsService
 from gateway.services.inference import InferenceService
 from gateway.services.models import ModelsService
 from gateway.services.oip import OpenInferenceService
+from gateway.services.usage import UsageService
 from gateway.settings import GatewaySettings
 from gateway.tls import Certificates
 from penstock.api.admin.v1 import keys_pb2, tenants_pb2
@@ -36,6 +40,7 @@ from penstock.api.models.v1 import models_pb2
 from penstock.api.multimodal.v1 import multimodal_pb2
 from penstock.api.usage.v1 import usage_pb2
 from penstock.service.api_keys import KeyStore
+from penstock.service.prices import PriceTable
 from penstock.service.redis import connect
 from penstock.service.registry import ModelRegistry, ReplicaRegistry
 from penstock.service.telemetry import start_metrics
@@ -47,6 +52,7 @@ class Gateway:
     """One gateway process: start it, and stop it with time for open calls to finish."""
 
     def __init__(self, settings: GatewaySettings) -> None:
+        """Opens files. Raises OSError, PricesInvalid."""
         self._settings = settings
         self._control = connect(settings.control_redis_url)
         self._soft = connect(settings.soft_redis_url)
@@ -57,10 +63,15 @@ class Gateway:
             ModelRegistry(self._control), ReplicaRegistry(self._soft), self._router
         )
         self._dispatch = Dispatch(self._catalog, self._router, settings.stream_gap_seconds)
+        self._prices = PriceTable.read(settings.prices_file)
+        self._source = Source.create(Path(settings.ledger_dir))
+        self._ledger = Ledger(self._source, settings, self._control, self._prices)
+        self._usage = UsageService(UsageReader(self._control), self._prices.currency)
         self._pipeline = Pipeline(
             Identifier(KeyStore(self._control, pepper)),
             RequestLimits(self._soft),
             Meter(otel),
+            self._ledger,
             settings,
         )
         self._health = health.aio.HealthServicer()
@@ -69,6 +80,7 @@ class Gateway:
     async def start(self) -> str:
         """Serves; returns the address. Raises RedisError, OSError or RuntimeError if it cannot."""
         await self._catalog.start()
+        self._ledger.start()
         names = self._register()
         host = self._settings.listen.rpartition(":")[0]
         if self._settings.tls_certificate:
@@ -87,6 +99,7 @@ class Gateway:
         """Refuses new calls, lets open ones finish for drain_seconds, then ends."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_seconds)
+        await self._ledger.stop()
         await self._catalog.stop()
         await self._router.close()
         await asyncio.gather(self._control.aclose(), self._soft.aclose())
@@ -111,12 +124,12 @@ class Gateway:
             (embeddings_pb2, "EmbeddingsService", EmbeddingsService(dispatch)),
             (models_pb2, "ModelsService", ModelsService(catalog)),
             (service_pb2, "GRPCInferenceService", OpenInferenceService(dispatch, catalog)),
+            (usage_pb2, "UsageService", self._usage),
             # In the contract, and answered UNIMPLEMENTED.
             (multimodal_pb2, "MultimodalService", None),
             (files_pb2, "FilesService", None),
             (batch_pb2, "BatchService", None),
             (finetuning_pb2, "FineTuningService", None),
-            (usage_pb2, "UsageService", None),
             (tenants_pb2, "TenantsService", None),
             (keys_pb2, "KeysService", None),
             (audit_pb2, "AuditService", None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
@@ -31,6 +32,15 @@ class MakeKey(Protocol):
     """Creates an API key in the cluster and returns its text."""
 
     def __call__(self, *scopes: str, **limits: object) -> str: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ledger_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where gateways write their ledger unless a test says otherwise."""
+    folder = tmp_path_factory.mktemp("ledger")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENSTOCK_GATEWAY_LEDGER_DIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ A price is for 1,000,000 units, so as a number it is also the millionths that on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -155,7 +156,7 @@ class PriceTable:
         return 0, 0
 
 
-def _named(given: Any, names: dict[str, int]) -> int:
+def _named(given: Any, names: Mapping[str, int]) -> int:
     if not isinstance(given, str) or given not in names:
         raise ValueError("one of " + ", ".join(names))
     return names[given]
