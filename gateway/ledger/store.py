@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -74,14 +74,13 @@ class LedgerStore:
             seconds = 0 if budget.endswith(":total") else _BUDGET_SECONDS
             spent += (place(budget), amount, seconds)
         names = [f"{day.day} {day.tenant}" for day in days]
+        arguments: list[Any] = [source, first, last, encode_events(events)]
+        arguments += [len(names), *names]
+        arguments += [len(added) // 3, *added]
+        arguments += [len(spent) // 3, *spent]
         taken, mark = await self._ship(
             keys=[keys.LEDGER_MARKS, keys.LEDGER_OUTBOX, keys.USAGE_DAYS, *places],
-            args=[
-                *(source, first, last, encode_events(events)),
-                *(len(names), *names),
-                *(len(added) // 3, *added),
-                *(len(spent) // 3, *spent),
-            ],
+            args=arguments,
         )
         return Taken(bool(taken), int(mark))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import time
+from collections.abc import Mapping
 
 from redis.exceptions import RedisError
 
@@ -15,7 +16,7 @@ from gateway.validation.usage import DEFAULT_PAGE_SIZE, group_after, group_token
 from penstock.api.usage.v1 import usage_pb2 as pb
 from penstock.errors import DependencyUnavailable, ScopeMissing
 
-_FIELDS = {
+_FIELDS: Mapping[int, str] = {
     pb.USAGE_DIMENSION_TENANT: "tenant_id",
     pb.USAGE_DIMENSION_KEY: "key_id",
     pb.USAGE_DIMENSION_MODEL: "model",

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli import checkup, inference
+from penstock.cli import checkup, inference, usage
 from penstock.cli.models import models
 from penstock.cli.session import Options, fail
 
@@ -21,6 +21,8 @@ _VERBS = (
     inference.predict,
     inference.embed,
     inference.generate,
+    usage.usage,
+    usage.limits,
     checkup.doctor,
 )
 CALLER_VERBS = {verb.__name__ for verb in _VERBS} | {"list", "get", "versions"}

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 
-from penstock.client import embeddings, inference, models
+from penstock.client import embeddings, inference, models, usage
 from penstock.client.channels import PreparedChannel, open_async_channel, open_channel
 from penstock.client.configuration import Connection, find_connection
 from penstock.client.failures import errors_rebuilt
@@ -167,6 +167,20 @@ class AsyncModels(_Awaiting):
     versions = _async_list(models.list_versions)
 
 
+class Usage(_Blocking):
+    """What was used, and what may still be used."""
+
+    query = _list(usage.query_usage)
+    limits = _call(usage.get_limits)
+
+
+class AsyncUsage(_Awaiting):
+    """What was used, and what may still be used."""
+
+    query = _async_list(usage.query_usage)
+    limits = _async_call(usage.get_limits)
+
+
 class Client(_Blocking):
     """Calls Penstock from ordinary code; safe to share between threads, worth keeping.
 
@@ -195,6 +209,7 @@ class Client(_Blocking):
         channel, key = open_channel(self.connection), self.connection.api_key
         super().__init__(_Transport(channel, key, timeout, stream_timeout))
         self.models = Models(self._transport)
+        self.usage = Usage(self._transport)
 
     classify = _call(inference.classify)
     extract_entities = _call(inference.extract_entities)
@@ -243,6 +258,7 @@ class AsyncClient(_Awaiting):
         channel, key = open_async_channel(self.connection), self.connection.api_key
         super().__init__(_Transport(channel, key, timeout, stream_timeout))
         self.models = AsyncModels(self._transport)
+        self.usage = AsyncUsage(self._transport)
 
     classify = _async_call(inference.classify)
     extract_entities = _async_call(inference.extract_entities)

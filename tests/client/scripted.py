@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from penstock.api.embeddings.v1 import embeddings_pb2 as embeddings
 from penstock.api.inference.v1 import inference_pb2 as inference
 from penstock.api.models.v1 import models_pb2 as models
+from penstock.api.usage.v1 import usage_pb2 as usage
 
 Context = grpc.ServicerContext
 Behaviour = Callable[[Any, Context], Any]
@@ -69,7 +70,12 @@ class Served:
     def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self.scripted = Scripted()
         self.server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
-        contracts = (inference.DESCRIPTOR, embeddings.DESCRIPTOR, models.DESCRIPTOR)
+        contracts = (
+            inference.DESCRIPTOR,
+            embeddings.DESCRIPTOR,
+            models.DESCRIPTOR,
+            usage.DESCRIPTOR,
+        )
         self.server.add_generic_rpc_handlers(
             [
                 self.scripted.serve(service)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.protobuf import empty_pb2
 from tritonclient.grpc import service_pb2_grpc
 
 from gateway.calls import Call, Principal
@@ -19,6 +18,7 @@ from gateway.ledger.events import EventWriter
 from gateway.ledger.journal import Journal
 from gateway.ledger.sources import Source
 from penstock.api.audit.v1 import audit_pb2
+from penstock.api.embeddings.v1.embeddings_pb2 import EmbedRequest
 from penstock.api.embeddings.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.api.types.v1 import metadata_pb2 as types
@@ -57,7 +57,7 @@ async def test_an_answered_call_says_who_what_where_and_what_it_cost(served: Met
     assert event.key_id
     assert (event.family, event.tier) == (
         types.API_FAMILY_INFERENCE,
-        types.SERVICE_TIER_INTERACTIVE,
+        types.SERVICE_TIER_STANDARD,
     )
     assert (event.model, event.model_version, event.region, event.replica) == (
         *("echo", "1"),
@@ -100,7 +100,7 @@ async def test_refused_calls_are_written_down_and_cost_nothing(served: Metered) 
     await stub.Predict(rows(1), metadata=limited)
     await refused(stub.Predict(rows(1), metadata=limited))
     await refused(stub.Predict(pb.PredictRequest(model="echo"), metadata=served.metadata))
-    await refused(EmbeddingsServiceStub(served.channel).Embed(empty_pb2.Empty(), metadata=limited))
+    await refused(EmbeddingsServiceStub(served.channel).Embed(EmbedRequest(), metadata=limited))
     events = await served.events(7)
     assert [(e.reason, e.decision, e.tenant) for e in events] == [
         ("CREDENTIALS_MISSING", REFUSED, ""),
