@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -14,6 +14,7 @@ from penstock.api.usage.v1.usage_pb2_grpc import UsageServiceStub
 from penstock.client.inputs import Tier, tier_number
 from penstock.client.operations import Paged, Unary
 
+Number = TypeVar("Number")
 Dimension: TypeAlias = Literal["tenant", "key", "model", "family", "tier", "day"]
 """Something by which usage can be split."""
 Family: TypeAlias = Literal["inference", "embeddings", "multimodal", "batch", "finetuning"]
@@ -83,7 +84,7 @@ def _beginning(day: date) -> Timestamp:
     return moment
 
 
-def _number(names: Mapping[str, int], name: str, what: str) -> int:
+def _number(names: Mapping[str, Number], name: str, what: str) -> Number:
     if name not in names:
         raise ValueError(f"{name!r} is no {what}; there are {', '.join(names)}")
     return names[name]

@@ -44,6 +44,8 @@ GATEWAYS = 3
 STREAM_SHARE = 10
 """One call in so many is a stream."""
 WORDS = 12
+WORD_SECONDS = 0.05
+"""So that streams are open when a gateway is killed."""
 CALL_SECONDS = 5.0
 RECOVERY_SECONDS = 60.0
 STORY = pb.GenerateRequest(model="storyteller", prompt="Once")
@@ -67,15 +69,16 @@ class Outcome:
 class Cluster:
     """Redis, a scripted replica in this process, and gateways that come back when killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, gateways: int = GATEWAYS) -> None:
         self.ledger_dir = folder / "ledger"
         self._folder = folder
         self._redis = RedisServer(folder / "redis", free_port())
         self.control: Any = connect(self._redis.url())
         self._replica = StoryReplica()
         self._replica.script = double
+        self._replica.word_seconds = WORD_SECONDS
         self._replica.words = [f"w{n} " for n in range(WORDS)]
-        self.ports = [free_port() for _ in range(GATEWAYS)]
+        self.ports = [free_port() for _ in range(gateways)]
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._redis_child: subprocess.Popen[bytes] | None = None
         self._log = (folder / "gateways.log").open("wb")
@@ -91,7 +94,7 @@ class Cluster:
             await registry.register(f"file:///{spec.name}", f"sha256:{spec.name}", spec)
         await self.announce()
         _, self.api_key = await KeyStore(self.control, PEPPER.encode()).create("acme", "t", ["*"])
-        for index in range(GATEWAYS):
+        for index in range(len(self.ports)):
             self.start_gateway(index)
 
     async def announce(self) -> None:
@@ -141,6 +144,10 @@ class Cluster:
             stderr=self._log,
         )
 
+    def pid(self, index: int) -> int:
+        """Of a gateway."""
+        return self._children[index].pid
+
     def kill_gateway(self, index: int) -> None:
         """SIGKILL; ``keep_running`` starts another."""
         self._children[index].send_signal(signal.SIGKILL)
@@ -174,21 +181,21 @@ class Load:
     def __init__(self, cluster: Cluster) -> None:
         self.outcome = Outcome()
         self.sent = 0
-        self._metadata = (("authorization", f"Bearer {cluster.api_key}"),)
+        self.metadata = (("authorization", f"Bearer {cluster.api_key}"),)
         options = [("grpc.max_reconnect_backoff_ms", 500), ("grpc.enable_retries", 0)]
-        self._channels = [
+        self.channels = [
             grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
             for port in cluster.ports
         ]
-        self._stubs: list[Any] = [InferenceServiceStub(channel) for channel in self._channels]
+        self.stubs: list[Any] = [InferenceServiceStub(channel) for channel in self.channels]
 
     async def ready(self) -> None:
         """Waits until every gateway answers."""
         async with asyncio.timeout(30):
-            for stub in self._stubs:
+            for stub in self.stubs:
                 while True:
                     with contextlib.suppress(grpc.aio.AioRpcError):
-                        answer = await stub.Predict(rows(1), metadata=self._metadata, timeout=2)
+                        answer = await stub.Predict(rows(1), metadata=self.metadata, timeout=2)
                         self.outcome.answered[answer.metadata.request_id] = 1
                         break
                     await asyncio.sleep(0.1)
@@ -201,17 +208,17 @@ class Load:
                 for number in range(self.sent, int(passed * rate)):
                     self.sent = number + 1
                     call = self._stream if number % STREAM_SHARE == 0 else self._unary
-                    calls.create_task(call(self._stubs[number % len(self._stubs)]))
+                    calls.create_task(call(self.stubs[number % len(self.stubs)]))
                 await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         """Closes the connections."""
-        for channel in self._channels:
+        for channel in self.channels:
             await channel.close()
 
     async def _unary(self, stub: Any) -> None:
         try:
-            answer = await stub.Predict(rows(1), metadata=self._metadata, timeout=CALL_SECONDS)
+            answer = await stub.Predict(rows(1), metadata=self.metadata, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             self._failed(error)
         else:
@@ -219,7 +226,7 @@ class Load:
 
     async def _stream(self, stub: Any) -> None:
         request_id, words = "", 0
-        call = stub.Generate(STORY, metadata=self._metadata, timeout=CALL_SECONDS)
+        call = stub.Generate(STORY, metadata=self.metadata, timeout=CALL_SECONDS)
         try:
             initial = await call.initial_metadata()
             request_id = str(dict(initial).get("x-request-id", ""))
@@ -260,9 +267,9 @@ class Report:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[tuple[Cluster, Load]]:
+async def running(folder: Path, gateways: int = GATEWAYS) -> AsyncIterator[tuple[Cluster, Load]]:
     """A cluster and its callers."""
-    cluster = Cluster(folder)
+    cluster = Cluster(folder, gateways)
     try:
         await cluster.start()
         load = Load(cluster)

@@ -16,3 +16,5 @@ async def test_every_answer_is_billed_once_whatever_is_killed(tmp_path: Path) ->
     assert report.answered > report.sent / 2
     # Two gateways were killed: there are their sources, those of their successors, and the third.
     assert report.sources >= 5
+    assert report.lost_streams > 0
+    assert report.broken_streams > 0
