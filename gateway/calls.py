@@ -54,13 +54,11 @@ class Principal:
         return self.models is None or model in self.models
 
 
-class Reservation(Protocol):
-    """What a call holds of its limits and budgets while it runs."""
+class Ticket(Protocol):
+    """What a call has taken of its limits and budgets."""
 
-    def spends(
-        self, usage: metadata_pb2.Usage | None, cost_micros: int
-    ) -> Iterable[tuple[str, int]]:
-        """Which budgets, by their Redis key, pay how much for what was used."""
+    def spends(self, call: Call) -> Iterable[tuple[str, int]]:
+        """Which budgets, by their Redis key, have paid how much for ``call.usage``."""
         ...
 
 
@@ -91,7 +89,7 @@ class Call:
     """What the call has consumed so far; the meter reads it when the call ends."""
     admitted: bool = False
     """Whether it passed every check before its work."""
-    reservation: Reservation | None = None
+    ticket: Ticket | None = None
     """Set where a limit or a budget bounds the call."""
 
     def remaining(self) -> float:

@@ -34,13 +34,12 @@ class MakeKey(Protocol):
     def __call__(self, *scopes: str, **limits: object) -> str: ...
 
 
-@pytest.fixture(scope="session", autouse=True)
-def ledger_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where gateways write their ledger unless a test says otherwise."""
+@pytest.fixture(autouse=True)
+def ledger_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the test's gateways write their ledger unless it says otherwise."""
     folder = tmp_path_factory.mktemp("ledger")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PENSTOCK_GATEWAY_LEDGER_DIR", str(folder))
-        yield folder
+    monkeypatch.setenv("PENSTOCK_GATEWAY_LEDGER_DIR", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

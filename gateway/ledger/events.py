@@ -180,7 +180,7 @@ class Entry:
                     event_id="evt_" + self.request_id,
                     usage=[usage],
                     cost_micros=cost,
-                    spends=_spends(call, usage, cost),
+                    spends=_spends(call),
                 )
             )
         self._billed = usage
@@ -205,8 +205,8 @@ class Entry:
                 setattr(event, name, value)
         if usage is not None and (usage.input_units or usage.output_units):
             event.usage.append(usage)
-            event.cost_micros = cost = self._cost(call, usage)
-            event.spends.extend(_spends(call, usage, cost))
+            event.cost_micros = self._cost(call, usage)
+            event.spends.extend(_spends(call))
         if self._request is not None and principal.pseudonym_key:
             event.input_digest = digest(principal.pseudonym_key, self._request)
         elif self._input is not None:
@@ -229,10 +229,10 @@ class Entry:
 _OF_CALL = ("model", "model_version", "replica", "region", "tier", "resource_id", "subject")
 
 
-def _spends(call: Call, usage: metadata_pb2.Usage, cost_micros: int) -> list[BudgetSpend]:
-    if call.reservation is None:
+def _spends(call: Call) -> list[BudgetSpend]:
+    if call.ticket is None:
         return []
-    spends = call.reservation.spends(usage, cost_micros)
+    spends = call.ticket.spends(call)
     return [BudgetSpend(budget=budget, amount=amount) for budget, amount in spends if amount]
 
 

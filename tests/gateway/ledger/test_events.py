@@ -191,11 +191,12 @@ def call_of(principal: Principal) -> Call:
 
 
 class Held:
-    """A reservation that charges one budget by the unit and one by the money."""
+    """A ticket that charges one budget by the unit and one by the money."""
 
-    def spends(self, usage: types.Usage | None, cost_micros: int) -> list[tuple[str, int]]:
-        assert usage is not None
-        return [("units", usage.output_units), ("money", cost_micros), ("nothing", 0)]
+    def spends(self, call: Call) -> list[tuple[str, int]]:
+        assert call.usage is not None
+        units = call.usage.output_units
+        return [("units", units), ("money", 2 * units), ("nothing", 0)]
 
 
 async def test_a_stream_writes_what_it_bills_before_each_message(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ async def test_a_stream_writes_what_it_bills_before_each_message(tmp_path: Path)
     writer = EventWriter(journal, PriceTable.read(str(tmp_path / "prices.yaml")))
     key = b"the tenant's pseudonym key"
     call = call_of(Principal("acme", "key", frozenset(), pseudonym_key=key))
-    call.reservation = Held()
+    call.ticket = Held()
     entry = writer.entry(call.method, call.request_id, call.started)
     entry.call = call
     for piece in (b"first", b"second"):
