@@ -13,7 +13,7 @@ INSTALL := $(PY) -m pip install --no-compile --progress-bar on
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TRITON := nvidia-pytriton==0.7.0
 
-.PHONY: help doctor setup up down status demo models proto format check test clean
+.PHONY: help doctor setup up down status demo models proto format check test chaos-ledger clean
 
 help:  ## lists every target
 	@awk 'BEGIN {FS = ":.*  ## "} /^[a-z%<>-]+:.*  ## / {sub(/%/, "<name>", $$1); printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ test-%: setup  ## runs the tests of one folder, such as make test-gateway
 
 bench-%: setup  ## runs benchmarks/<name>.py and prints its figures as JSON last
 	@$(PY) -m benchmarks.$(subst -,_,$*)
+
+chaos-ledger: setup  ## kills gateways and Redis under load for 30 s and compares every bill
+	@$(PY) -m tests.gateway.ledger.chaos
 
 clean:  ## removes what is built: caches, models, the virtual environment
 	@$(if $(wildcard $(VENV)/bin/penstock),$(VENV)/bin/penstock down --quiet || true)

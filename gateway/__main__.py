@@ -16,6 +16,7 @@ from gateway.identity.issuers import IssuersInvalid, read_issuers
 from gateway.processes import run_processes
 from gateway.server import Gateway
 from gateway.settings import GatewaySettings
+from penstock.service.prices import PricesInvalid
 from penstock.service.settings import read_settings
 from penstock.service.telemetry import configure_logging
 
@@ -67,7 +68,7 @@ def main() -> None:
         if settings.processes > 1:
             raise SystemExit(run_processes(settings))
         uvloop.run(serve(settings))
-    except IssuersInvalid as error:
+    except (IssuersInvalid, PricesInvalid) as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     except RedisError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from penstock.api.types.v1 import metadata_pb2
 from penstock.service.quotas import NO_LIMITS, Budget, Limits
@@ -53,6 +54,14 @@ class Principal:
         return self.models is None or model in self.models
 
 
+class Ticket(Protocol):
+    """What a call has taken of its limits and budgets."""
+
+    def spends(self, call: Call) -> Iterable[tuple[str, int]]:
+        """Which budgets, by their Redis key, have paid how much for ``call.usage``."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One call, from its metadata to its meter reading. Times are of ``time.monotonic()``."""
@@ -78,6 +87,10 @@ class Call:
     """The end user that the caller named, as a pseudonym of the tenant."""
     usage: metadata_pb2.Usage | None = field(default=None)
     """What the call has consumed so far; the meter reads it when the call ends."""
+    admitted: bool = False
+    """Whether it passed every check before its work."""
+    ticket: Ticket | None = None
+    """Set where a limit or a budget bounds the call."""
 
     def remaining(self) -> float:
         """Seconds until the deadline; negative when it has passed."""

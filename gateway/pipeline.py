@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -28,6 +28,8 @@ from gateway.identity import forwarded
 from gateway.identity.first_message import checked
 from gateway.identity.identifier import Identifier
 from gateway.identity.principals import END_USER, end_user_of
+from gateway.ledger.events import Entry
+from gateway.ledger.ledger import Ledger
 from gateway.limits import RequestLimits
 from gateway.metering import Meter
 from gateway.settings import GatewaySettings
@@ -73,11 +75,13 @@ class Pipeline:
         identifier: Identifier,
         limits: RequestLimits,
         meter: Meter,
+        ledger: Ledger,
         settings: GatewaySettings,
     ) -> None:
         self._identifier = identifier
         self._limits = limits
         self._meter = meter
+        self._ledger = ledger
         self._settings = settings
 
     def serve(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
@@ -118,19 +122,24 @@ class Pipeline:
 
         async def handle(incoming: Any, context: Context) -> bytes:
             request_id, started = secrets.token_hex(16), time.monotonic()
-            call: Call | None = None
+            entry = self._ledger.entry(method.name, request_id, started)
             try:
-                call, incoming = await self._begin(method, incoming, context, request_id, started)
-                request = _decoded(method, incoming) if many else decode(incoming)
+                call, incoming = await self._identify(
+                    method, incoming, context, request_id, started
+                )
+                entry.call = call
+                if not many:
+                    entry.received(incoming)
+                await self._admit(method, call)
+                request = _decoded(method, incoming, entry) if many else decode(incoming)
                 response = await method.run(request, call)
                 answer: bytes = response.SerializeToString()
                 context.set_trailing_metadata(((REQUEST_ID, request_id),))
+                if call.remaining() <= 0:
+                    raise DeadlineExceeded
+                entry.answered(answer)
             except BaseException as raised:
-                error = _refusal(raised, call, request_id)
-                self._meter.record(method.name, error.code, started, call)
-                if isinstance(raised, asyncio.CancelledError) and context.cancelled():
-                    raise
-                await abort(context, error, request_id)
+                await self._refuse(raised, entry, context)
             self._meter.record(method.name, grpc.StatusCode.OK, started, call)
             return answer
 
@@ -140,30 +149,45 @@ class Pipeline:
         # A coroutine that writes, not a generator: only so can a stalled reader be noticed.
         async def handle(incoming: Any, context: Context) -> None:
             request_id, started = secrets.token_hex(16), time.monotonic()
-            call: Call | None = None
+            entry = self._ledger.entry(method.name, request_id, started)
             try:
-                call, incoming = await self._begin(method, incoming, context, request_id, started)
+                call, incoming = await self._identify(
+                    method, incoming, context, request_id, started
+                )
+                entry.call = call
+                if not many:
+                    entry.received(incoming)
+                await self._admit(method, call)
                 await context.send_initial_metadata(((REQUEST_ID, request_id),))
                 request = (
-                    _decoded(method, incoming) if many else method.request.FromString(incoming)
+                    _decoded(method, incoming, entry)
+                    if many
+                    else method.request.FromString(incoming)
                 )
-                await self._write_all(method.run(request, call), call, context)
+                await self._write_all(method.run(request, call), call, entry, context)
             except BaseException as raised:
-                error = _refusal(raised, call, request_id)
-                self._meter.record(method.name, error.code, started, call)
-                if isinstance(raised, asyncio.CancelledError) and context.cancelled():
-                    raise
-                await abort(context, error, request_id)
+                await self._refuse(raised, entry, context)
+            entry.ended()
             self._meter.record(method.name, grpc.StatusCode.OK, started, call)
 
         return handle
 
-    async def _write_all(self, messages: Any, call: Call, context: Context) -> None:
+    async def _refuse(self, raised: BaseException, entry: Entry, context: Context) -> NoReturn:
+        """The end of every call that was not answered as a whole."""
+        error = _refusal(raised, entry.call, entry.request_id)
+        entry.failed(error)
+        self._meter.record(entry.method, error.code, entry.started, entry.call)
+        if isinstance(raised, asyncio.CancelledError) and context.cancelled():
+            raise raised
+        await abort(context, error, entry.request_id)
+
+    async def _write_all(self, messages: Any, call: Call, entry: Entry, context: Context) -> None:
         patience = self._settings.stalled_reader_seconds
         try:
             async with asyncio.timeout(call.remaining()), aclosing(messages):
                 async for message in messages:
                     encoded = message.SerializeToString()
+                    entry.delivering(encoded)
                     try:
                         async with asyncio.timeout(patience):
                             await context.write(encoded)
@@ -172,17 +196,15 @@ class Pipeline:
         except TimeoutError:
             raise DeadlineExceeded from None
 
-    async def _begin(
+    async def _identify(
         self, method: Method, incoming: Any, context: Context, request_id: str, started: float
     ) -> tuple[Call, Any]:
+        """The call, and its messages behind the check that its credentials may ask for."""
         metadata = _single(tuple(context.invocation_metadata() or ()))
         caller = await self._identifier.identify(method.name, metadata, context)
         if caller.check is not None:
             incoming = await checked(incoming, caller.check)
         principal = caller.principal
-        if method.run is not _unserved:
-            authorise(principal, method.scope)
-        await self._limits.admit(principal)
         remaining = context.time_remaining()
         seconds = method.default_deadline_seconds if remaining is None else remaining
         deadline = started + min(seconds, self._settings.longest_deadline_seconds)
@@ -199,6 +221,14 @@ class Pipeline:
             call.subject = end_user_of(principal, metadata)
         return call, incoming
 
+    async def _admit(self, method: Method, call: Call) -> None:
+        if method.run is not _unserved:
+            authorise(call.principal, method.scope)
+        if not method.scope.endswith(":read"):
+            self._ledger.check()
+        await self._limits.admit(call.principal)
+        call.admitted = True
+
 
 def _single(metadata: Sequence[tuple[str, str | bytes]]) -> dict[str, str | bytes]:
     found = dict(metadata)
@@ -209,8 +239,11 @@ def _single(metadata: Sequence[tuple[str, str | bytes]]) -> dict[str, str | byte
     return found
 
 
-async def _decoded(method: Method, incoming: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+async def _decoded(
+    method: Method, incoming: AsyncIterator[bytes], entry: Entry
+) -> AsyncIterator[Message]:
     async for raw in incoming:
+        entry.received_message(raw)
         yield method.request.FromString(raw)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +18,9 @@ from gateway.identity.identifier import Identifier
 from gateway.identity.issuers import read_issuers
 from gateway.identity.mesh import Mesh
 from gateway.identity.signatures import Signatures
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.sources import Source
+from gateway.ledger.usage import UsageReader
 from gateway.limits import RequestLimits
 from gateway.metering import Meter
 from gateway.pipeline import Pipeline
@@ -27,6 +31,7 @@ from gateway.services.keys import KeysService
 from gateway.services.models import ModelsService
 from gateway.services.oip import OpenInferenceService
 from gateway.services.tenants import TenantsService
+from gateway.services.usage import UsageService
 from gateway.settings import GatewaySettings
 from gateway.tls import open_ports
 from gateway.validation.admin import Cluster
@@ -41,6 +46,7 @@ from penstock.api.models.v1 import models_pb2
 from penstock.api.multimodal.v1 import multimodal_pb2
 from penstock.api.usage.v1 import usage_pb2
 from penstock.service.api_keys import KeyStore
+from penstock.service.prices import PriceTable
 from penstock.service.redis import connect
 from penstock.service.registry import ModelRegistry, ReplicaRegistry
 from penstock.service.telemetry import start_metrics
@@ -53,6 +59,7 @@ class Gateway:
     """One gateway process: start it, and stop it with time for open calls to finish."""
 
     def __init__(self, settings: GatewaySettings) -> None:
+        """Opens files. Raises OSError, PricesInvalid."""
         self._settings = settings
         self._control = connect(settings.control_redis_url)
         self._soft = connect(settings.soft_redis_url)
@@ -73,10 +80,15 @@ class Gateway:
             signatures=Signatures(self._keys, self._control, settings.signature_audience),
             mesh=_mesh(settings),
         )
+        self._prices = PriceTable.read(settings.prices_file)
+        self._source = Source.create(Path(settings.ledger_dir))
+        self._ledger = Ledger(self._source, settings, self._control, self._prices)
+        self._usage = UsageService(UsageReader(self._control), self._prices.currency)
         self._pipeline = Pipeline(
             self._identifier,
             RequestLimits(self._soft),
             Meter(otel),
+            self._ledger,
             settings,
         )
         self._health = health.aio.HealthServicer()
@@ -85,6 +97,7 @@ class Gateway:
     async def start(self) -> str:
         """Serves; returns the address. Raises RedisError, OSError or RuntimeError if it cannot."""
         await self._catalog.start()
+        self._ledger.start()
         names = self._register()
         host = self._settings.listen.rpartition(":")[0]
         port = open_ports(self._server, self._settings)
@@ -97,6 +110,7 @@ class Gateway:
         """Refuses new calls, lets open ones finish for drain_seconds, then ends."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_seconds)
+        await self._ledger.stop()
         await self._catalog.stop()
         await self._identifier.close()
         await self._router.close()
@@ -124,12 +138,12 @@ class Gateway:
             (service_pb2, "GRPCInferenceService", OpenInferenceService(dispatch, catalog)),
             (tenants_pb2, "TenantsService", TenantsService(self._tenants, self._cluster)),
             (keys_pb2, "KeysService", KeysService(self._keys, self._tenants, self._cluster)),
+            (usage_pb2, "UsageService", self._usage),
             # In the contract, and answered UNIMPLEMENTED.
             (multimodal_pb2, "MultimodalService", None),
             (files_pb2, "FilesService", None),
             (batch_pb2, "BatchService", None),
             (finetuning_pb2, "FineTuningService", None),
-            (usage_pb2, "UsageService", None),
             (audit_pb2, "AuditService", None),
         ]
 

@@ -59,6 +59,13 @@ class GatewaySettings(ServiceSettings):
     """Open calls on one connection."""
     drain_seconds: float = Field(default=20.0, ge=0)
     """How long open calls may finish after SIGTERM."""
+    prices_file: str = ""
+    """YAML file of prices (penstock/service/prices.py); empty prices nothing."""
+    ledger_dir: str = Field(default="", min_length=1)
+    """Folder of the write-ahead files, on a disk that outlives the process; the gateways of a
+    machine share it. Must be given."""
+    ledger_key: SecretStr = Field(default=SecretStr(""))
+    """Secret under which write-ahead files are anchored; empty derives one from the pepper."""
 
     @model_validator(mode="after")
     def _mutual_tls(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
@@ -31,6 +32,14 @@ class MakeKey(Protocol):
     """Creates an API key in the cluster and returns its text."""
 
     def __call__(self, *scopes: str, **limits: object) -> str: ...
+
+
+@pytest.fixture(autouse=True)
+def ledger_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the test's gateways write their ledger unless it says otherwise."""
+    folder = tmp_path_factory.mktemp("ledger")
+    monkeypatch.setenv("PENSTOCK_GATEWAY_LEDGER_DIR", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

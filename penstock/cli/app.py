@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli import checkup, inference
+from penstock.cli import checkup, inference, usage
 from penstock.cli.keys import keys
 from penstock.cli.models import models
 from penstock.cli.session import Options, fail
@@ -23,6 +23,8 @@ _VERBS = (
     inference.predict,
     inference.embed,
     inference.generate,
+    usage.usage,
+    usage.limits,
     checkup.doctor,
 )
 _GROUPS = {"models": models, "tenants": tenants, "keys": keys}

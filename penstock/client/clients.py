@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 
-from penstock.client import embeddings, inference, keys, models, tenants
+from penstock.client import embeddings, inference, keys, models, tenants, usage
 from penstock.client.channels import PreparedChannel, open_async_channel, open_channel
 from penstock.client.configuration import Connection, find_connection
 from penstock.client.credentials import Credentials, Token, find_credentials
@@ -225,6 +225,20 @@ def _as_whom(connection: Connection, given: Credentials | None) -> tuple[Connect
     return replace(connection, api_key=""), given
 
 
+class Usage(_Blocking):
+    """What was used, and what may still be used."""
+
+    query = _list(usage.query_usage)
+    limits = _call(usage.get_limits)
+
+
+class AsyncUsage(_Awaiting):
+    """What was used, and what may still be used."""
+
+    query = _async_list(usage.query_usage)
+    limits = _async_call(usage.get_limits)
+
+
 class Client(_Blocking):
     """Calls Penstock from ordinary code; safe to share between threads, worth keeping.
 
@@ -267,6 +281,7 @@ class Client(_Blocking):
         self.models = Models(self._transport)
         self.tenants = Tenants(self._transport)
         self.keys = Keys(self._transport)
+        self.usage = Usage(self._transport)
 
     classify = _call(inference.classify)
     extract_entities = _call(inference.extract_entities)
@@ -324,6 +339,7 @@ class AsyncClient(_Awaiting):
         self.models = AsyncModels(self._transport)
         self.tenants = AsyncTenants(self._transport)
         self.keys = AsyncKeys(self._transport)
+        self.usage = AsyncUsage(self._transport)
 
     classify = _async_call(inference.classify)
     extract_entities = _async_call(inference.extract_entities)

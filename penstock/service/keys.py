@@ -68,6 +68,11 @@ def usage_day(tenant_id: str, day: str) -> str:
     return f"penstock:usage:{tenant_id}:{day}"
 
 
+USAGE_DAYS = "penstock:usage:days"
+"""Sorted set of ``<YYYY-MM-DD> <tenant>``, all of score 0: which usage_day hashes there are.
+Permanent."""
+
+
 def budget(subject: str, counted: str, period: str) -> str:
     """Hash {spent, r:<source>}: what is spent, and what each source holds in reserve. ``counted``
     is a unit's number or a currency, ``period`` a day, a month or ``total``. Expires a week after

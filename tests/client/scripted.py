@@ -16,6 +16,7 @@ from penstock.api.admin.v1 import keys_pb2, tenants_pb2
 from penstock.api.embeddings.v1 import embeddings_pb2 as embeddings
 from penstock.api.inference.v1 import inference_pb2 as inference
 from penstock.api.models.v1 import models_pb2 as models
+from penstock.api.usage.v1 import usage_pb2 as usage
 
 Context = grpc.ServicerContext
 Behaviour = Callable[[Any, Context], Any]
@@ -70,7 +71,7 @@ class Served:
     def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self.scripted = Scripted()
         self.server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
-        modules = (inference, embeddings, models, tenants_pb2, keys_pb2)
+        modules = (inference, embeddings, models, tenants_pb2, keys_pb2, usage)
         self.server.add_generic_rpc_handlers(
             [
                 self.scripted.serve(service)

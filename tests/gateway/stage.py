@@ -32,6 +32,10 @@ class StoryReplica(ScriptedReplica):
         super().__init__()
         self.words: Sequence[str] = ()
         self.finish_reason = "stop"
+        self.word_seconds = 0.0
+        """From one word to the next."""
+        self.falls_silent_after = -1
+        """Words after which a stream goes on for ever without a word; -1 for never."""
         self.streams: list[oip.ModelInferRequest] = []
         self.left = asyncio.Event()
 
@@ -43,6 +47,9 @@ class StoryReplica(ScriptedReplica):
                 self.streams.append(request)
                 for written, word in enumerate(self.words, 1):
                     await self.gate.wait()
+                    await asyncio.sleep(self.word_seconds)
+                    if written > self.falls_silent_after >= 0:
+                        await asyncio.Event().wait()
                     last = written == len(self.words)
                     message = _story(word, self.finish_reason if last else "", written)
                     message.infer_response.parameters["triton_final_response"].bool_param = last

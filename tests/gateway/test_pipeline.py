@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +18,8 @@ from redis.asyncio import Redis
 
 from gateway.calls import Call
 from gateway.identity.identifier import Identifier
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.sources import Source
 from gateway.limits import RequestLimits
 from gateway.metering import Meter
 from gateway.pipeline import Pipeline
@@ -25,6 +28,7 @@ from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2_grpc
 from penstock.api.types.v1 import metadata_pb2
 from penstock.service.api_keys import KeyStore
+from penstock.service.prices import PriceTable
 from penstock.service.redis import connect
 from penstock.service.tenants import TenantRecord, TenantStore
 
@@ -127,6 +131,9 @@ class serving:  # noqa: N801
         settings = GatewaySettings(
             key_pepper=SecretStr(PEPPER), stalled_reader_seconds=0.5, default_deadline_seconds=7.0
         )
+        source = Source.create(Path(settings.ledger_dir))
+        self._ledger = Ledger(source, settings, self._redis, PriceTable())
+        self._ledger.start()
         reader = InMemoryMetricReader()
         self._provider = MeterProvider([reader])
         probe, keys = Probe(), KeyStore(self._redis, PEPPER.encode())
@@ -134,6 +141,7 @@ class serving:  # noqa: N801
             Identifier(keys, TenantStore(self._redis)),
             RequestLimits(self._redis),
             Meter(self._provider.get_meter("test")),
+            self._ledger,
             settings,
         )
         self._server.add_generic_rpc_handlers((pipeline.serve(INFERENCE, probe),))
@@ -148,6 +156,7 @@ class serving:  # noqa: N801
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
         await self._server.stop(None)
+        await self._ledger.stop()
         self._provider.shutdown()
 
 

@@ -71,6 +71,7 @@ class Programs:
             "PENSTOCK_GATEWAY_CONTROL_REDIS_URL": stores.control_redis_url,
             "PENSTOCK_GATEWAY_SOFT_REDIS_URL": stores.soft_redis_url,
             "PENSTOCK_GATEWAY_KEY_PEPPER": pepper,
+            "PENSTOCK_GATEWAY_LEDGER_DIR": str(self._folder("ledger")),
         }
         return self._module(f"gateway-{index}", "gateway", settings, grace_seconds=25.0)
 
