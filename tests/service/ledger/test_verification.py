@@ -242,11 +242,10 @@ async def _make(chain: Chain, *segments: list[int]) -> None:
 
 
 async def test_a_head_that_was_changed_in_redis_is_refused(sealed: Ledger) -> None:
-    stored = await sealed.control.hget(keys.LEDGER_HEADS, "audit")
-    assert stored is not None
-    forged = stored.replace(b'"segment":6', b'"segment":5')
-    assert forged != stored
-    await sealed.control.hset(keys.LEDGER_HEADS, "audit", forged)
+    head = (await read_heads(sealed.control, KEY)).audit
+    assert head is not None
+    forged = head.model_copy(update={"segment": 5}).encoded()
+    await sealed.control.execute_command("HSET", keys.LEDGER_HEADS, "audit", forged)
     with pytest.raises(LinkBroken):
         await read_heads(sealed.control, KEY)
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -58,9 +59,14 @@ async def ship(control: Redis, source: str, first: int, events: Sequence[CallEve
     for sequence, one in enumerate(events, first):
         one.sequence = sequence
     last = first + len(events) - 1
-    fields = {"source": source, "first": first, "last": last, "events": encode_events(events)}
-    await control.xadd(keys.LEDGER_OUTBOX, fields)
+    await put_in_outbox(control, source, first, last, encode_events(events))
     return last
+
+
+async def put_in_outbox(control: Redis, source: str, first: int, last: int, data: bytes) -> None:
+    """Adds an entry as it is."""
+    fields: Any = {"source": source, "first": first, "last": last, "events": data}
+    await control.xadd(keys.LEDGER_OUTBOX, fields)
 
 
 @dataclass
