@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -244,8 +245,8 @@ async def _make(chain: Chain, *segments: list[int]) -> None:
 async def test_a_head_that_was_changed_in_redis_is_refused(sealed: Ledger) -> None:
     head = (await read_heads(sealed.control, KEY)).audit
     assert head is not None
-    forged = head.model_copy(update={"segment": 5}).encoded()
-    await sealed.control.execute_command("HSET", keys.LEDGER_HEADS, "audit", forged)
+    forged: Any = {"audit": head.model_copy(update={"segment": 5}).encoded()}
+    await sealed.control.hset(keys.LEDGER_HEADS, mapping=forged)
     with pytest.raises(LinkBroken):
         await read_heads(sealed.control, KEY)
 
