@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from gateway.processes import run_processes
 from gateway.server import Gateway
 from gateway.settings import GatewaySettings
+from penstock.errors import PenstockError
 from penstock.service.settings import read_settings
 from penstock.service.telemetry import configure_logging
 
@@ -66,6 +67,9 @@ def main() -> None:
         uvloop.run(serve(settings))
     except RedisError as error:
         log.critical("Redis cannot be used", extra={"cause": error})
+        raise SystemExit(1) from None
+    except PenstockError as error:
+        log.critical("a store cannot be used", extra={"cause": error.message})
         raise SystemExit(1) from None
     except (OSError, RuntimeError) as error:
         log.critical(f"cannot serve on {settings.listen}", extra={"cause": error})

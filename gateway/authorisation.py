@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from gateway.calls import Principal
 from penstock.errors import ScopeMissing
@@ -67,9 +67,12 @@ SCOPES: Mapping[str, str] = {
 
 def authorise(principal: Principal, scope: str) -> None:
     """Lets the call pass or raises ScopeMissing; ``family:*`` and ``*`` cover several scopes."""
-    held = principal.scopes
     if not scope:
         raise ScopeMissing("none: the method is not open to callers")
-    if scope in held or "*" in held or f"{scope.partition(':')[0]}:*" in held:
-        return
-    raise ScopeMissing(scope)
+    if not holds(principal.scopes, scope):
+        raise ScopeMissing(scope)
+
+
+def holds(held: Collection[str], scope: str) -> bool:
+    """Whether the scope, or the wildcard, is among those held or covered by one of them."""
+    return scope in held or "*" in held or f"{scope.partition(':')[0]}:*" in held

@@ -48,7 +48,8 @@ def redacted(text: str) -> str:
 
 
 def _redact_map(field: FieldDescriptor, value: MutableMapping[Any, Any]) -> None:
-    kind = field.message_type.fields_by_name["value"].type
+    entry = field.message_type
+    kind = None if entry is None else entry.fields_by_name["value"].type
     for key in list(value):
         if kind == FieldDescriptor.TYPE_STRING:
             value[key] = redacted(value[key])

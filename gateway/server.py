@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from redis.asyncio import Redis
 from tritonclient.grpc import service_pb2
 
 from gateway import reflection
@@ -17,8 +18,10 @@ from gateway.dispatch import Dispatch
 from gateway.identity import Identifier
 from gateway.limits import RequestLimits
 from gateway.metering import Meter
+from gateway.payloads import PayloadKeeper
 from gateway.pipeline import Pipeline
 from gateway.routing import Router
+from gateway.services.audit import AuditService, ledger_reader
 from gateway.services.embeddings import EmbeddingsService
 from gateway.services.inference import InferenceService
 from gateway.services.models import ModelsService
@@ -36,6 +39,7 @@ from penstock.api.models.v1 import models_pb2
 from penstock.api.multimodal.v1 import multimodal_pb2
 from penstock.api.usage.v1 import usage_pb2
 from penstock.service.api_keys import KeyStore
+from penstock.service.objects import Objects
 from penstock.service.redis import connect
 from penstock.service.registry import ModelRegistry, ReplicaRegistry
 from penstock.service.telemetry import start_metrics
@@ -63,12 +67,16 @@ class Gateway:
             Meter(otel),
             settings,
         )
+        self._payloads = _payload_keeper(settings)
+        self._payloads.measure(otel)
+        self._audit = _audit_service(settings, self._control, self._payloads)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(settings))
 
     async def start(self) -> str:
         """Serves; returns the address. Raises RedisError, OSError or RuntimeError if it cannot."""
         await self._catalog.start()
+        self._payloads.start()
         names = self._register()
         host = self._settings.listen.rpartition(":")[0]
         if self._settings.tls_certificate:
@@ -87,6 +95,7 @@ class Gateway:
         """Refuses new calls, lets open ones finish for drain_seconds, then ends."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_seconds)
+        await self._payloads.stop()
         await self._catalog.stop()
         await self._router.close()
         await asyncio.gather(self._control.aclose(), self._soft.aclose())
@@ -111,6 +120,7 @@ class Gateway:
             (embeddings_pb2, "EmbeddingsService", EmbeddingsService(dispatch)),
             (models_pb2, "ModelsService", ModelsService(catalog)),
             (service_pb2, "GRPCInferenceService", OpenInferenceService(dispatch, catalog)),
+            (audit_pb2, "AuditService", self._audit),
             # In the contract, and answered UNIMPLEMENTED.
             (multimodal_pb2, "MultimodalService", None),
             (files_pb2, "FilesService", None),
@@ -119,8 +129,22 @@ class Gateway:
             (usage_pb2, "UsageService", None),
             (tenants_pb2, "TenantsService", None),
             (keys_pb2, "KeysService", None),
-            (audit_pb2, "AuditService", None),
         ]
+
+
+def _payload_keeper(settings: GatewaySettings) -> PayloadKeeper:
+    objects = Objects(settings.payload_uri) if settings.payload_uri else None
+    return PayloadKeeper(objects, settings.region, settings.payload_max_bytes)
+
+
+def _audit_service(
+    settings: GatewaySettings, control: Redis, payloads: PayloadKeeper
+) -> AuditService | None:
+    """None, which answers UNIMPLEMENTED, where no ledger is configured."""
+    key = settings.ledger_key.get_secret_value().encode()
+    if not settings.ledger_uri or not key:
+        return None
+    return AuditService(ledger_reader(control, settings.ledger_uri, key), payloads)
 
 
 def _options(settings: GatewaySettings) -> list[tuple[str, int]]:

@@ -41,5 +41,13 @@ class GatewaySettings(ServiceSettings):
     """Largest request metadata."""
     max_concurrent_streams: int = Field(default=1024, gt=0)
     """Open calls on one connection."""
+    ledger_uri: str = ""
+    """Address of the ledger's segments, the scheduler's own; empty serves no audit trail."""
+    ledger_key: SecretStr = SecretStr("")
+    """Secret that authenticates the ledger, the scheduler's own."""
+    payload_uri: str = ""
+    """Address where the payloads of tenants that ask for it are kept; empty keeps none."""
+    payload_max_bytes: int = Field(default=1024 * 1024, gt=0)
+    """Payloads of larger calls are not kept."""
     drain_seconds: float = Field(default=20.0, ge=0)
     """How long open calls may finish after SIGTERM."""

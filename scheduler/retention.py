@@ -26,6 +26,7 @@ from scheduler import keys
 log = logging.getLogger(__name__)
 
 _TENANTS_A_READ = 500
+_DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,11 @@ class Sweeper:
 class _Kept:
     """How long each tenant keeps what, in seconds."""
 
-    def __init__(self, retentions: Mapping[str, Retention], defaults: Defaults) -> None:
+    def __init__(
+        self, retentions: Mapping[str, Retention], erased: frozenset[str], defaults: Defaults
+    ) -> None:
         self._retentions = retentions
+        self._erased = erased
         self._defaults = defaults
         times = [defaults.usage_events, defaults.audit_events]
         for retention in retentions.values():
@@ -139,7 +143,9 @@ class _Kept:
         return _first(own.audit_events, self._defaults.audit_events)
 
     def payloads(self, tenant: str) -> float:
-        """At most as long as the events they belong to."""
+        """At most as long as the events they belong to; an erased tenant's go at once."""
+        if tenant in self._erased:
+            return -2 * _DAY_SECONDS
         own = self._retentions.get(tenant, _NO_RETENTION).audit_payloads
         return min(_first(own, self._defaults.audit_payloads), self.events("audit", tenant))
 
@@ -154,13 +160,16 @@ def _first(own: float | None, default: float) -> float:
 async def _read_kept(control: Redis, defaults: Defaults) -> _Kept:
     names = sorted(name.decode() for name in await _answer(control.smembers(shared.TENANTS)))
     retentions: dict[str, Retention] = {}
+    erased = set()
     for start in range(0, len(names), _TENANTS_A_READ):
         some = names[start : start + _TENANTS_A_READ]
         for text in await control.mget([shared.tenant(name) for name in some]):
             if text is not None:
                 record = TenantRecord.model_validate_json(text)
                 retentions[record.id] = record.retention
-    return _Kept(retentions, defaults)
+                if record.state == "erased":
+                    erased.add(record.id)
+    return _Kept(retentions, frozenset(erased), defaults)
 
 
 def _over(day: str, seconds: float, now: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf import struct_pb2
+from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,10 +67,15 @@ def test_a_message_is_redacted_to_its_depth() -> None:
     assert request.model == "m"
 
 
-def test_bytes_are_left_out_and_maps_are_redacted() -> None:
+def test_maps_and_lists_are_redacted() -> None:
     struct = struct_pb2.Struct()
     struct.update({"mail": "ada@example.com", "n": 7, "deep": {"list": ["+49 30 901820"]}})
     redact(struct)
-    assert struct["mail"] == BLACK
-    assert struct["n"] == 7
-    assert struct["deep"]["list"][0] == BLACK
+    assert MessageToDict(struct) == {"mail": BLACK, "n": 7, "deep": {"list": [BLACK]}}
+
+
+def test_bytes_fields_are_emptied() -> None:
+    request = pb.DetectObjectsRequest(model="m")
+    request.images.add(data=b"\x89PNG")
+    redact(request)
+    assert request.images[0].data == b""

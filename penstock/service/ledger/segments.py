@@ -100,6 +100,15 @@ def read_table(data: bytes) -> Any:
     return table
 
 
+def events_in(data: bytes) -> list[CallEvent]:
+    """The events of a file whose contents are still there, unchecked. Raises SegmentBroken."""
+    try:
+        column = pq.read_table(BytesIO(data), columns=["event"]).column("event").to_pylist()
+        return [CallEvent.FromString(event) for event in column if event is not None]
+    except (pa.ArrowException, DecodeError, KeyError, OSError, ValueError):
+        raise SegmentBroken("the file is not a segment") from None
+
+
 def _event(data: bytes | None) -> CallEvent | None:
     return None if data is None else CallEvent.FromString(data)
 

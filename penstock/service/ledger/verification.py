@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.api.audit.v1 import audit_pb2
@@ -48,8 +48,9 @@ async def verify(
     known: Mapping[int, str],
     first: int = 1,
     most: int = 1000,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Verification:
-    """Verifies up to ``most`` segments from ``first`` on.
+    """Verifies up to ``most`` segments from ``first`` on, or until ``enough`` says so.
 
     The anchors are ``head``, the link that the control Redis holds, and ``known``, hashes by
     segment that somebody noted before: what is missing below the highest of them is a fault.
@@ -62,6 +63,9 @@ async def verify(
     await walk.start_before(first)
     for segment in range(first, last + 1):
         await walk.step(segment, needed=segment <= anchor)
+        if enough():
+            last = segment
+            break
     walk.found.next_segment = last + 1 if last < end else 0
     return walk.found
 
