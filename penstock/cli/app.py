@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli import checkup, inference
+from penstock.cli.audit import audit
 from penstock.cli.models import models
 from penstock.cli.session import Options, fail
 
@@ -23,7 +24,7 @@ _VERBS = (
     inference.generate,
     checkup.doctor,
 )
-CALLER_VERBS = {verb.__name__ for verb in _VERBS} | {"list", "get", "versions"}
+CALLER_VERBS = {verb.__name__ for verb in _VERBS} | {"list", "get", "versions", "verify", "export"}
 SERVER_VERBS = {
     "up": "Starts the local cluster and keeps it running.",
     "down": "Ends the local cluster.",
@@ -68,6 +69,7 @@ def build(*, with_server_verbs: bool = True) -> typer.Typer:
     for verb in _VERBS:
         app.command()(verb)
     app.add_typer(models, name="models")
+    app.add_typer(audit, name="audit")
     if with_server_verbs:
         _add_server_verbs(app)
     return app

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 
-from penstock.client import embeddings, inference, models
+from penstock.client import audit, embeddings, inference, models
 from penstock.client.channels import PreparedChannel, open_async_channel, open_channel
 from penstock.client.configuration import Connection, find_connection
 from penstock.client.failures import errors_rebuilt
@@ -167,6 +167,22 @@ class AsyncModels(_Awaiting):
     versions = _async_list(models.list_versions)
 
 
+class Audit(_Blocking):
+    """The audit trail, and the proof that nobody has changed it."""
+
+    list = _list(audit.list_events)
+    query = _call(audit.query_events)
+    verify = _call(audit.verify_chain)
+
+
+class AsyncAudit(_Awaiting):
+    """The audit trail, and the proof that nobody has changed it."""
+
+    list = _async_list(audit.list_events)
+    query = _async_call(audit.query_events)
+    verify = _async_call(audit.verify_chain)
+
+
 class Client(_Blocking):
     """Calls Penstock from ordinary code; safe to share between threads, worth keeping.
 
@@ -195,6 +211,7 @@ class Client(_Blocking):
         channel, key = open_channel(self.connection), self.connection.api_key
         super().__init__(_Transport(channel, key, timeout, stream_timeout))
         self.models = Models(self._transport)
+        self.audit = Audit(self._transport)
 
     classify = _call(inference.classify)
     extract_entities = _call(inference.extract_entities)
@@ -243,6 +260,7 @@ class AsyncClient(_Awaiting):
         channel, key = open_async_channel(self.connection), self.connection.api_key
         super().__init__(_Transport(channel, key, timeout, stream_timeout))
         self.models = AsyncModels(self._transport)
+        self.audit = AsyncAudit(self._transport)
 
     classify = _async_call(inference.classify)
     extract_entities = _async_call(inference.extract_entities)

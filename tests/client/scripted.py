@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from penstock.api.audit.v1 import audit_pb2 as audit
 from penstock.api.embeddings.v1 import embeddings_pb2 as embeddings
 from penstock.api.inference.v1 import inference_pb2 as inference
 from penstock.api.models.v1 import models_pb2 as models
@@ -69,7 +70,12 @@ class Served:
     def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self.scripted = Scripted()
         self.server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
-        contracts = (inference.DESCRIPTOR, embeddings.DESCRIPTOR, models.DESCRIPTOR)
+        contracts = (
+            inference.DESCRIPTOR,
+            embeddings.DESCRIPTOR,
+            models.DESCRIPTOR,
+            audit.DESCRIPTOR,
+        )
         self.server.add_generic_rpc_handlers(
             [
                 self.scripted.serve(service)
