@@ -256,12 +256,14 @@ def _read_anchors(path: Path | None, as_json: bool) -> dict[str, list[dict[str, 
         return {}
     try:
         noted = json.loads(path.read_text())
+        if not isinstance(noted, dict):
+            raise TypeError
         return {
             name: [{"segment": int(n["segment"]), "hash": str(n["hash"])} for n in noted[name]]
             for name in LEDGERS
-            if name in noted.keys()
+            if name in noted
         }
-    except (AttributeError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         fail(f"{path} is not a file of anchors", as_json)
 
 

@@ -1,4 +1,4 @@
-"""``python -m scheduler`` as an operator sees it: probed, sealing, ending, and refusing nonsense."""
+"""``python -m scheduler`` as an operator sees it: probed, sealing, ending, refusing."""
 
 from __future__ import annotations
 

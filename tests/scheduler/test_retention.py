@@ -33,9 +33,13 @@ def sweeper(ledger: Ledger, days_later: float, payloads: Objects | None = None) 
     return Sweeper(ledger.control, chains, payloads, defaults, lambda: NOW + days_later * DAY)
 
 
-async def tenant(redis: Redis, name: str, **kept: float) -> None:
+async def tenant(redis: Redis, name: str, *, erased: bool = False, **kept: float) -> None:
     record = TenantRecord(
-        id=name, retention=Retention(**kept), created_at=time.time(), updated_at=time.time()
+        id=name,
+        state="erased" if erased else "active",
+        retention=Retention(**kept),
+        created_at=NOW,
+        updated_at=NOW,
     )
     await redis.set(keys.tenant(name), record.model_dump_json())
     await redis.sadd(keys.TENANTS, name)
@@ -156,3 +160,15 @@ async def test_payloads_go_by_the_day(ledger: Ledger, redis: Redis, tmp_path: Pa
     assert await payloads.get(f"payloads/acme/{first}/evt_1") is None
     assert await sweeper(ledger, 11, payloads).sweep() == 2
     assert await payloads.names("payloads") == [f"payloads/umbra/{later}/evt_1"]
+
+
+async def test_the_payloads_of_an_erased_tenant_go_at_once(
+    ledger: Ledger, redis: Redis, tmp_path: Path
+) -> None:
+    payloads = Objects((tmp_path / "kept").as_uri())
+    today = time.strftime("%Y-%m-%d", time.gmtime(NOW))
+    for name in ("acme", "umbra"):
+        await payloads.put(f"payloads/{name}/{today}/evt_1", b"x")
+    await tenant(redis, "acme", erased=True)
+    assert await sweeper(ledger, 0, payloads).sweep() == 1
+    assert await payloads.names("payloads") == [f"payloads/umbra/{today}/evt_1"]
