@@ -23,6 +23,7 @@ from gateway.calls import Principal
 from gateway.redaction import redact
 from penstock.api.audit.v1.audit_pb2 import AuditEvent
 from penstock.errors import DependencyUnavailable
+from penstock.internal.ledger.v1.events_pb2 import CallEvent
 from penstock.service.objects import Objects
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,43 @@ def payload_path(tenant: str, ended_at: float, event_id: str) -> str:
     return f"payloads/{tenant}/{day}/{event_id}"
 
 
+class Collected:
+    """A call's messages as they were on the wire, up to as many bytes as are kept."""
+
+    __slots__ = ("inputs", "outputs", "room")
+
+    def __init__(self, room: int) -> None:
+        self.inputs: list[bytes] = []
+        self.outputs: list[bytes] = []
+        self.room = room
+        """Bytes that may still come; negative once there were too many, and nothing is held."""
+
+    def received(self, message: bytes) -> None:
+        """The next message of the caller."""
+        self._add(self.inputs, message)
+
+    def answered(self, message: bytes) -> None:
+        """The next message of the answer."""
+        self._add(self.outputs, message)
+
+    def size(self) -> int:
+        """Bytes held."""
+        return sum(map(len, self.inputs)) + sum(map(len, self.outputs))
+
+    def _add(self, messages: list[bytes], message: bytes) -> None:
+        self.room -= len(message)
+        if self.room >= 0:
+            messages.append(message)
+        else:
+            self.inputs, self.outputs = [], []
+
+
 @dataclass(frozen=True, slots=True)
 class _Payload:
     path: str
     event_id: str
     method: str
-    inputs: Sequence[bytes]
-    outputs: Sequence[bytes]
+    messages: Collected
     size: int
 
 
@@ -69,42 +100,31 @@ class PayloadKeeper:
         self._waiting_bytes = 0
         self._writers: list[asyncio.Task[None]] = []
 
-    def wants(self, principal: Principal) -> bool:
-        """Whether the calls of this caller are to be kept, and may be kept here."""
+    def collect(self, principal: Principal) -> Collected | None:
+        """What to collect this caller's call in; None when it is not kept, or must not be here."""
         if not principal.audit_payloads or self._objects is None:
-            return False
-        return principal.regions is None or self._region in principal.regions
+            return None
+        if principal.regions is not None and self._region not in principal.regions:
+            return None
+        return Collected(self._max_bytes)
 
-    def offer(
-        self,
-        principal: Principal,
-        event_id: str,
-        ended_at: float,
-        method: str,
-        inputs: Sequence[bytes],
-        outputs: Sequence[bytes],
-    ) -> bool:
-        """Takes a call's messages as they were on the wire; what CallEvent.payload_kept says.
-
-        ``method`` is the full name; ``ended_at`` is in Unix seconds, as the event has it.
-        """
-        if not self.wants(principal):
+    def offer(self, event: CallEvent, messages: Collected) -> bool:
+        """Takes the messages of a call that has ended: what ``event.payload_kept`` says."""
+        size = messages.size()
+        fits = messages.room >= 0 and self._waiting_bytes + size <= MOST_WAITING_BYTES
+        if not fits or self._queue.full() or not _TENANT.fullmatch(event.tenant):
+            self._drop(event.id, "too large, or too many wait")
             return False
-        size = sum(map(len, inputs)) + sum(map(len, outputs))
-        fits = size <= self._max_bytes and self._waiting_bytes + size <= MOST_WAITING_BYTES
-        if not fits or self._queue.full() or not _TENANT.fullmatch(principal.tenant):
-            self._drop(event_id, "too large, or too many wait")
-            return False
-        path = payload_path(principal.tenant, ended_at, event_id)
-        self._queue.put_nowait(_Payload(path, event_id, method, inputs, outputs, size))
+        path = payload_path(event.tenant, _ended_at(event), event.id)
+        self._queue.put_nowait(_Payload(path, event.id, event.method, messages, size))
         self._waiting_bytes += size
         return True
 
-    async def read(self, tenant: str, ended_at: float, event_id: str) -> AuditEvent | None:
-        """A kept payload; None when it is not there. Raises DependencyUnavailable."""
+    async def read(self, event: CallEvent) -> AuditEvent | None:
+        """An event's payload; None when it is not there. Raises DependencyUnavailable."""
         if self._objects is None:
             return None
-        data = await self._objects.get(payload_path(tenant, ended_at, event_id))
+        data = await self._objects.get(payload_path(event.tenant, _ended_at(event), event.id))
         return None if data is None else AuditEvent.FromString(data)
 
     def start(self) -> None:
@@ -155,12 +175,16 @@ class PayloadKeeper:
         log.warning("a payload is not kept", extra={"event_id": event_id, "cause": cause})
 
 
+def _ended_at(event: CallEvent) -> float:
+    return (event.started_us + event.duration_us) / 1e6
+
+
 def _kept(payload: _Payload) -> bytes:
     service, _, name = payload.method.lstrip("/").rpartition("/")
     method = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
     kept = AuditEvent(id=payload.event_id)
-    kept.input = _redacted(GetMessageClass(method.input_type), payload.inputs)
-    kept.output = _redacted(GetMessageClass(method.output_type), payload.outputs)
+    kept.input = _redacted(GetMessageClass(method.input_type), payload.messages.inputs)
+    kept.output = _redacted(GetMessageClass(method.output_type), payload.messages.outputs)
     return kept.SerializeToString()
 
 

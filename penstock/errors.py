@@ -460,8 +460,8 @@ class NoReplica(Unavailable):
             f"no replica{where} serves {model!r} right now",
             retry_after_seconds=retry_after_seconds,
             model=model,
-            **bound,
         )
+        self.metadata = {**self.metadata, **bound}
 
 
 class ReplicaUnavailable(Unavailable):

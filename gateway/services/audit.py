@@ -131,10 +131,7 @@ class AuditService:
         return len(found)
 
     async def _payload(self, found: Found) -> pb.AuditEvent | None:
-        event = found.event
-        if not event.payload_kept:
-            return None
-        return await self._payloads.read(event.tenant, found.ended_us / 1e6, event.id)
+        return await self._payloads.read(found.event) if found.event.payload_kept else None
 
 
 def _enough(call: Call) -> Callable[[], bool]:

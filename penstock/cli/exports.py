@@ -23,7 +23,8 @@ def export_rows(rows: Iterable[Row], directory: Path, kind: str) -> tuple[int, l
     """
     write = {"jsonl": _write_jsonl, "csv": _write_csv, "parquet": _write_parquet}[kind]
     directory.mkdir(parents=True, exist_ok=True)
-    count, files, left = 0, [], iter(rows)
+    count, left = 0, iter(rows)
+    files: list[Path] = []
     while some := list(islice(left, ROWS_A_FILE)):
         path = directory / f"events-{len(files) + 1:06d}.{kind}"
         fresh = path.with_name(f".{path.name}.part")

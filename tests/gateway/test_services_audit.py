@@ -62,6 +62,15 @@ def caller(*scopes: str) -> Call:
     return call
 
 
+def keep(payloads: PayloadKeeper, one: CallEvent, request: bytes) -> None:
+    """Keeps a call's request, as the pipeline does."""
+    messages = payloads.collect(Principal("acme", "key", frozenset(), audit_payloads=True))
+    assert messages is not None
+    messages.received(request)
+    one.payload_kept = payloads.offer(one, messages)
+    assert one.payload_kept
+
+
 async def listed(service: AuditService, call: Call, **conditions: object) -> list[str]:
     """The request ids of a whole listing, page by page."""
     request = pb.QueryEventsRequest(**conditions)  # type: ignore[arg-type]
@@ -194,11 +203,9 @@ async def test_a_token_belongs_to_its_query(service: AuditService, ledger: Ledge
 async def test_kept_payloads_come_when_they_are_asked_for(
     service: AuditService, ledger: Ledger, payloads: PayloadKeeper
 ) -> None:
-    who = Principal("acme", "key", frozenset(), audit_payloads=True)
     kept, bare = an_event(1), an_event(2)
-    ended = (kept.started_us + kept.duration_us) / 1e6
     request = ClassifyRequest(texts=["hello"]).SerializeToString()
-    kept.payload_kept = payloads.offer(who, kept.id, ended, kept.method, [request], [])
+    keep(payloads, kept, request)
     await payloads.stop()
     await ledger.seal([kept, bare])
     asked = pb.QueryEventsRequest(include_payloads=True)
@@ -211,12 +218,10 @@ async def test_kept_payloads_come_when_they_are_asked_for(
 async def test_a_page_of_large_payloads_ends_early(
     service: AuditService, ledger: Ledger, payloads: PayloadKeeper
 ) -> None:
-    who = Principal("acme", "key", frozenset(), audit_payloads=True)
     request = ClassifyRequest(texts=["x " * 2_500_000]).SerializeToString()
     events = [an_event(n) for n in range(3)]
     for one in events:
-        ended = (one.started_us + one.duration_us) / 1e6
-        one.payload_kept = payloads.offer(who, one.id, ended, one.method, [request], [])
+        keep(payloads, one, request)
     await payloads.stop()
     await ledger.seal(events)
     asked = pb.QueryEventsRequest(include_payloads=True)
