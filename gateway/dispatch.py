@@ -13,7 +13,7 @@ from gateway import tensors
 from gateway.calls import Call
 from gateway.catalog import Catalog, Target
 from gateway.coalescing import STANDARD_TIER, Lane, Part
-from gateway.routing import Regions, Router
+from gateway.routing import Regions, Replica, Router
 from gateway.tensors import Tensor
 from gateway.upstream import ReplicaLost, infer_request, output_tensors
 from penstock.errors import (
@@ -94,11 +94,7 @@ class Dispatch:
         Raises NoReplica, ReplicaUnavailable, DeadlineExceeded, InvalidArgument.
         """
         tier = call.tier = _allowed_tier(tier, call)
-        regions = call.principal.regions
-        replica = self._router.pick(target.triton_name, free_only=False, regions=regions)
-        if replica is None:
-            raise NoReplica(target.model, regions=regions)
-        call.replica, call.region = replica.id, replica.region
+        replica = self._pick(target, call)
         timeout = call.remaining()
         request = infer_request(target.triton_name, None, inputs, call.traceparent)
         load = self._router.begin(replica, target.triton_name)
@@ -128,6 +124,14 @@ class Dispatch:
         finally:
             await messages.aclose()
             self._router.end(load, time.monotonic() - sent, lost=lost)
+
+    def _pick(self, target: Target, call: Call) -> Replica:
+        regions = call.principal.regions
+        replica = self._router.pick(target.triton_name, free_only=False, regions=regions)
+        if replica is None:
+            raise NoReplica(target.model, regions=regions)
+        call.replica, call.region = replica.id, replica.region
+        return replica
 
     async def _infer_chunks(
         self, lane: Lane, rows: int, most: int, inputs: Sequence[Tensor], call: Call, tier: int
