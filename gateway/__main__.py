@@ -16,6 +16,7 @@ from gateway.identity.issuers import IssuersInvalid, read_issuers
 from gateway.processes import run_processes
 from gateway.server import Gateway
 from gateway.settings import GatewaySettings
+from penstock.errors import PenstockError
 from penstock.service.prices import PricesInvalid
 from penstock.service.settings import read_settings
 from penstock.service.telemetry import configure_logging
@@ -73,6 +74,9 @@ def main() -> None:
         raise SystemExit(2) from None
     except RedisError as error:
         log.critical("Redis cannot be used", extra={"cause": error})
+        raise SystemExit(1) from None
+    except PenstockError as error:
+        log.critical("a store cannot be used", extra={"cause": error.message})
         raise SystemExit(1) from None
     except (OSError, RuntimeError) as error:
         log.critical(f"cannot serve on {settings.listen}", extra={"cause": error})

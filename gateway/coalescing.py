@@ -11,12 +11,12 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway import tensors
 from gateway.calls import Call
-from gateway.routing import ModelLoad, Replica, Router
+from gateway.routing import ModelLoad, Regions, Replica, Router
 from gateway.tensors import Tensor
 from gateway.upstream import ReplicaLost, infer_request, output_tensors
 from penstock.errors import (
@@ -110,13 +110,28 @@ class Batch:
 
 
 class Lane:
-    """The queue of one model version: highest tier first, first come first served within it."""
+    """The queue of one model version: highest tier first, first come first served within it.
 
-    def __init__(self, model: str, triton_name: str, max_rows: int, router: Router) -> None:
+    Calls that must stay in some regions have lanes of their own, so that they are never merged into
+    a call that leaves them. ``slot_freed`` is called when a call has ended, by default to go on
+    with this lane.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        triton_name: str,
+        max_rows: int,
+        router: Router,
+        regions: Regions = None,
+        slot_freed: Callable[[], None] | None = None,
+    ) -> None:
         self._model = model
         self._triton_name = triton_name
         self._max_rows = max_rows
         self._router = router
+        self._regions = regions
+        self._slot_freed = slot_freed or self.pump
         self._queue: list[tuple[int, int, Member]] = []
         self._arrivals = 0
         self._queued_cost = 0
@@ -155,10 +170,11 @@ class Lane:
         """Sends what can be sent now; called whenever a slot or a replica may have come free."""
         self._pump_due = False
         while self._queue:
-            replica = self._router.pick(self._triton_name, free_only=True)
+            replica = self._router.pick(self._triton_name, free_only=True, regions=self._regions)
             if replica is None:
                 # What is in flight pumps again when it ends.
-                if not self._tasks and not self._router.usable(self._triton_name):
+                here = self._router.usable(self._triton_name, self._regions)
+                if not self._tasks and not here:
                     self._fail_queue()
                 return
             members = self._take()
@@ -173,7 +189,7 @@ class Lane:
         if remaining <= 0:
             raise DeadlineExceeded
         wait = self._queued_cost * self._seconds_per_cost
-        wait /= self._router.slots(self._triton_name) or 1
+        wait /= self._router.slots(self._triton_name, self._regions) or 1
         if wait > remaining:
             raise Overloaded(
                 f"{self._model!r} is busy for about {wait:.1f} s, longer than the deadline leaves",
@@ -245,7 +261,7 @@ class Lane:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self.pump()
+        self._slot_freed()
 
     async def _send(self, batch: Batch, replica: Replica, load: ModelLoad) -> None:
         began, lost = time.monotonic(), False
@@ -311,7 +327,7 @@ class Lane:
 
     def _retry_elsewhere(self, batch: Batch) -> None:
         for member in batch.members:
-            again = not member.retried and self._router.usable(self._triton_name)
+            again = not member.retried and self._router.usable(self._triton_name, self._regions)
             if again and self._router.may_retry():
                 member.retried = True
                 self._requeue(member)
@@ -325,7 +341,7 @@ class Lane:
 
     def _fail_queue(self) -> None:
         for _, _, member in self._queue:
-            _settle([member], NoReplica(self._model))
+            _settle([member], NoReplica(self._model, regions=self._regions))
         self._queue.clear()
         self._queued_cost = 0
 

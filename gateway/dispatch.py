@@ -7,12 +7,13 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gateway import tensors
 from gateway.calls import Call
 from gateway.catalog import Catalog, Target
 from gateway.coalescing import STANDARD_TIER, Lane, Part
-from gateway.routing import Router
+from gateway.routing import Regions, Replica, Router
 from gateway.tensors import Tensor
 from gateway.upstream import ReplicaLost, infer_request, output_tensors
 from penstock.errors import (
@@ -47,7 +48,8 @@ class Dispatch:
         self._catalog = catalog
         self._router = router
         self._stream_gap_seconds = stream_gap_seconds
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, dict[Regions, Lane]] = {}
+        """By Triton model name, and by the regions that a caller is bound to."""
         catalog.on_change(self._pump)
 
     def resolve(self, model: str, version: str, tasks: frozenset[str], call: Call) -> Target:
@@ -69,7 +71,7 @@ class Dispatch:
         Raises NoReplica, ReplicaUnavailable, Overloaded, DeadlineExceeded, InvalidArgument.
         """
         tier = call.tier = _allowed_tier(tier, call)
-        lane = self._lane(target)
+        lane = self._lane(target, call.principal.regions)
         cost = sum(len(tensor.data) for tensor in inputs)
         most = min(target.spec.max_batch, max(1, int(rows * min(1.0, lane.cost_cap / (cost or 1)))))
         if rows <= most:
@@ -92,10 +94,7 @@ class Dispatch:
         Raises NoReplica, ReplicaUnavailable, DeadlineExceeded, InvalidArgument.
         """
         tier = call.tier = _allowed_tier(tier, call)
-        replica = self._router.pick(target.triton_name, free_only=False)
-        if replica is None:
-            raise NoReplica(target.model)
-        call.replica, call.region = replica.id, replica.region
+        replica = self._pick(target, call)
         timeout = call.remaining()
         request = infer_request(target.triton_name, None, inputs, call.traceparent)
         load = self._router.begin(replica, target.triton_name)
@@ -126,6 +125,14 @@ class Dispatch:
             await messages.aclose()
             self._router.end(load, time.monotonic() - sent, lost=lost)
 
+    def _pick(self, target: Target, call: Call) -> Replica:
+        regions = call.principal.regions
+        replica = self._router.pick(target.triton_name, free_only=False, regions=regions)
+        if replica is None:
+            raise NoReplica(target.model, regions=regions)
+        call.replica, call.region = replica.id, replica.region
+        return replica
+
     async def _infer_chunks(
         self, lane: Lane, rows: int, most: int, inputs: Sequence[Tensor], call: Call, tier: int
     ) -> Answer:
@@ -152,16 +159,35 @@ class Dispatch:
             time.monotonic() - began - queued,
         )
 
-    def _lane(self, target: Target) -> Lane:
-        lane = self._lanes.get(target.triton_name)
+    def _lane(self, target: Target, regions: Regions) -> Lane:
+        lanes = self._lanes.get(target.triton_name)
+        if lanes is None:
+            lanes = self._lanes[target.triton_name] = {}
+        lane = lanes.get(regions)
         if lane is None:
-            lane = Lane(target.model, target.triton_name, target.spec.max_batch, self._router)
-            self._lanes[target.triton_name] = lane
+            lane = lanes[regions] = Lane(
+                target.model,
+                target.triton_name,
+                target.spec.max_batch,
+                self._router,
+                regions,
+                partial(self._slot_freed, lanes, regions),
+            )
         return lane
 
+    @staticmethod
+    def _slot_freed(lanes: dict[Regions, Lane], regions: Regions) -> None:
+        # The other regions' first: else whoever is served would keep its replica for ever.
+        if len(lanes) > 1:
+            for other, lane in lanes.items():
+                if other != regions:
+                    lane.pump()
+        lanes[regions].pump()
+
     def _pump(self) -> None:
-        for lane in self._lanes.values():
-            lane.pump()
+        for lanes in self._lanes.values():
+            for lane in lanes.values():
+                lane.pump()
 
 
 def _allowed_tier(tier: int, call: Call) -> int:

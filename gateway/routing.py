@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from gateway.upstream import Connection
 from penstock.service.registry import ReplicaRecord
+
+Regions: TypeAlias = frozenset[str] | None
+"""The regions in which a call may be answered; None means all."""
 
 FIRST_EJECTION_SECONDS = 0.5
 LONGEST_EJECTION_SECONDS = 5.0
@@ -91,20 +95,23 @@ class Router:
         """Replicas that announce the model."""
         return len(self._serving.get(triton_name, ()))
 
-    def usable(self, triton_name: str) -> bool:
-        """Whether any replica that announces the model is not ejected."""
+    def usable(self, triton_name: str, regions: Regions = None) -> bool:
+        """Whether any replica that announces the model there is not ejected."""
         now = time.monotonic()
         return any(
-            r.loads[triton_name].ejected_until <= now for r in self._serving.get(triton_name, ())
+            r.loads[triton_name].ejected_until <= now for r in self._there(triton_name, regions)
         )
 
-    def slots(self, triton_name: str) -> int:
-        """Merged calls that all replicas together take at once."""
-        return sum(r.loads[triton_name].allowed for r in self._serving.get(triton_name, ()))
+    def slots(self, triton_name: str, regions: Regions = None) -> int:
+        """Merged calls that all replicas there take at once together."""
+        return sum(r.loads[triton_name].allowed for r in self._there(triton_name, regions))
 
-    def pick(self, triton_name: str, *, free_only: bool) -> Replica | None:
-        """The replica for the next call, or None: nobody serves it, or (free_only) all are busy."""
-        serving = self._serving.get(triton_name)
+    def pick(self, triton_name: str, *, free_only: bool, regions: Regions = None) -> Replica | None:
+        """The replica for the next call, or None: nobody serves it, or (free_only) all are busy.
+
+        Only replicas in ``regions`` are taken, where they are given.
+        """
+        serving = self._there(triton_name, regions)
         if not serving:
             return None
         if len(serving) == 1:
@@ -147,6 +154,12 @@ class Router:
             task.cancel()
         replicas, self._replicas, self._serving = self._replicas, {}, {}
         await asyncio.gather(*[replica.connection.close() for replica in replicas.values()])
+
+    def _there(self, triton_name: str, regions: Regions) -> Sequence[Replica]:
+        serving = self._serving.get(triton_name, ())
+        if regions is None:
+            return serving
+        return [replica for replica in serving if replica.region in regions]
 
     def _open(self, replica: Replica, triton_name: str, free_only: bool) -> bool:
         load = replica.loads[triton_name]

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from redis.asyncio import Redis
 from tritonclient.grpc import service_pb2
 
 from gateway import reflection
@@ -23,8 +24,10 @@ from gateway.ledger.sources import Source
 from gateway.ledger.usage import UsageReader
 from gateway.limits import RequestLimits
 from gateway.metering import Meter
+from gateway.payloads import PayloadKeeper
 from gateway.pipeline import Pipeline
 from gateway.routing import Router
+from gateway.services.audit import AuditService, ledger_reader
 from gateway.services.embeddings import EmbeddingsService
 from gateway.services.inference import InferenceService
 from gateway.services.keys import KeysService
@@ -46,6 +49,7 @@ from penstock.api.models.v1 import models_pb2
 from penstock.api.multimodal.v1 import multimodal_pb2
 from penstock.api.usage.v1 import usage_pb2
 from penstock.service.api_keys import KeyStore
+from penstock.service.objects import Objects
 from penstock.service.prices import PriceTable
 from penstock.service.redis import connect
 from penstock.service.registry import ModelRegistry, ReplicaRegistry
@@ -91,6 +95,9 @@ class Gateway:
             self._ledger,
             settings,
         )
+        self._payloads = _payload_keeper(settings)
+        self._payloads.measure(otel)
+        self._audit = _audit_service(settings, self._control, self._payloads)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(settings))
 
@@ -98,6 +105,7 @@ class Gateway:
         """Serves; returns the address. Raises RedisError, OSError or RuntimeError if it cannot."""
         await self._catalog.start()
         self._ledger.start()
+        self._payloads.start()
         names = self._register()
         host = self._settings.listen.rpartition(":")[0]
         port = open_ports(self._server, self._settings)
@@ -111,6 +119,7 @@ class Gateway:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_seconds)
         await self._ledger.stop()
+        await self._payloads.stop()
         await self._catalog.stop()
         await self._identifier.close()
         await self._router.close()
@@ -139,12 +148,12 @@ class Gateway:
             (tenants_pb2, "TenantsService", TenantsService(self._tenants, self._cluster)),
             (keys_pb2, "KeysService", KeysService(self._keys, self._tenants, self._cluster)),
             (usage_pb2, "UsageService", self._usage),
+            (audit_pb2, "AuditService", self._audit),
             # In the contract, and answered UNIMPLEMENTED.
             (multimodal_pb2, "MultimodalService", None),
             (files_pb2, "FilesService", None),
             (batch_pb2, "BatchService", None),
             (finetuning_pb2, "FineTuningService", None),
-            (audit_pb2, "AuditService", None),
         ]
 
 
@@ -152,6 +161,21 @@ def _mesh(settings: GatewaySettings) -> Mesh | None:
     if settings.client_ca or settings.trusted_forwarders:
         return Mesh(settings.forwarders())
     return None
+
+
+def _payload_keeper(settings: GatewaySettings) -> PayloadKeeper:
+    objects = Objects(settings.payload_uri) if settings.payload_uri else None
+    return PayloadKeeper(objects, settings.region, settings.payload_max_bytes)
+
+
+def _audit_service(
+    settings: GatewaySettings, control: Redis, payloads: PayloadKeeper
+) -> AuditService | None:
+    """None, which answers UNIMPLEMENTED, where no ledger is configured."""
+    key = settings.ledger_key.get_secret_value().encode()
+    if not settings.ledger_uri or not key:
+        return None
+    return AuditService(ledger_reader(control, settings.ledger_uri, key), payloads)
 
 
 def _options(settings: GatewaySettings) -> list[tuple[str, int]]:

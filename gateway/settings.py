@@ -57,6 +57,15 @@ class GatewaySettings(ServiceSettings):
     """Largest request metadata."""
     max_concurrent_streams: int = Field(default=1024, gt=0)
     """Open calls on one connection."""
+    ledger_uri: str = ""
+    """Address of the ledger's segments, the scheduler's own; empty serves no audit trail."""
+    ledger_key: SecretStr = SecretStr("")
+    """Secret that authenticates the ledger, the scheduler's own; empty anchors the write-ahead
+    files under one that is derived from the pepper."""
+    payload_uri: str = ""
+    """Address where the payloads of tenants that ask for it are kept; empty keeps none."""
+    payload_max_bytes: int = Field(default=1024 * 1024, gt=0)
+    """Payloads of larger calls are not kept."""
     drain_seconds: float = Field(default=20.0, ge=0)
     """How long open calls may finish after SIGTERM."""
     prices_file: str = ""
@@ -64,8 +73,6 @@ class GatewaySettings(ServiceSettings):
     ledger_dir: str = Field(default="", min_length=1)
     """Folder of the write-ahead files, on a disk that outlives the process; the gateways of a
     machine share it. Must be given."""
-    ledger_key: SecretStr = Field(default=SecretStr(""))
-    """Secret under which write-ahead files are anchored; empty derives one from the pepper."""
 
     @model_validator(mode="after")
     def _mutual_tls(self) -> Self:

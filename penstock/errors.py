@@ -6,7 +6,7 @@ outermost place (penstock.service.rpc) sends; the SDK rebuilds the same class on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -443,16 +443,25 @@ class Unavailable(PenstockError):
 
 
 class NoReplica(Unavailable):
-    """No replica serves the model at the moment."""
+    """No replica serves the model at the moment, in the regions that the caller may use."""
 
     reason = "NO_REPLICA"
 
-    def __init__(self, model: str, retry_after_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: str,
+        retry_after_seconds: float = 1.0,
+        *,
+        regions: Collection[str] | None = None,
+    ) -> None:
+        bound = {} if regions is None else {"regions": ", ".join(sorted(regions))}
+        where = f" in {bound['regions']}, the regions allowed to this caller," if bound else ""
         super().__init__(
-            f"no replica serves {model!r} right now",
-            model=model,
+            f"no replica{where} serves {model!r} right now",
             retry_after_seconds=retry_after_seconds,
+            model=model,
         )
+        self.metadata = {**self.metadata, **bound}
 
 
 class ReplicaUnavailable(Unavailable):

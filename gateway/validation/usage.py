@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.ledger.usage import Group, Query
 from gateway.validation.fields import Violations, check_enum
-from gateway.validation.models import page_token, read_page_token
+from gateway.validation.pages import page_token, read_page_token
 from penstock.api.types.v1 import metadata_pb2
 from penstock.api.usage.v1 import usage_pb2 as pb
 

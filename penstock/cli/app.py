@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli import checkup, inference, usage
+from penstock.cli.audit import audit
 from penstock.cli.keys import keys
 from penstock.cli.models import models
 from penstock.cli.session import Options, fail
@@ -27,7 +28,7 @@ _VERBS = (
     usage.limits,
     checkup.doctor,
 )
-_GROUPS = {"models": models, "tenants": tenants, "keys": keys}
+_GROUPS = {"models": models, "tenants": tenants, "keys": keys, "audit": audit}
 CALLER_VERBS = {verb.__name__ for verb in _VERBS} | {
     command.name for group in _GROUPS.values() for command in group.registered_commands
 }

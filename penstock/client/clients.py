@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 
-from penstock.client import embeddings, inference, keys, models, tenants, usage
+from penstock.client import audit, embeddings, inference, keys, models, tenants, usage
 from penstock.client.channels import PreparedChannel, open_async_channel, open_channel
 from penstock.client.configuration import Connection, find_connection
 from penstock.client.credentials import Credentials, Token, find_credentials
@@ -239,6 +239,22 @@ class AsyncUsage(_Awaiting):
     limits = _async_call(usage.get_limits)
 
 
+class Audit(_Blocking):
+    """The audit trail, and the proof that nobody has changed it."""
+
+    list = _list(audit.list_events)
+    query = _call(audit.query_events)
+    verify = _call(audit.verify_chain)
+
+
+class AsyncAudit(_Awaiting):
+    """The audit trail, and the proof that nobody has changed it."""
+
+    list = _async_list(audit.list_events)
+    query = _async_call(audit.query_events)
+    verify = _async_call(audit.verify_chain)
+
+
 class Client(_Blocking):
     """Calls Penstock from ordinary code; safe to share between threads, worth keeping.
 
@@ -282,6 +298,7 @@ class Client(_Blocking):
         self.tenants = Tenants(self._transport)
         self.keys = Keys(self._transport)
         self.usage = Usage(self._transport)
+        self.audit = Audit(self._transport)
 
     classify = _call(inference.classify)
     extract_entities = _call(inference.extract_entities)
@@ -340,6 +357,7 @@ class AsyncClient(_Awaiting):
         self.tenants = AsyncTenants(self._transport)
         self.keys = AsyncKeys(self._transport)
         self.usage = AsyncUsage(self._transport)
+        self.audit = AsyncAudit(self._transport)
 
     classify = _async_call(inference.classify)
     extract_entities = _async_call(inference.extract_entities)

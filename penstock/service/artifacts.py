@@ -38,7 +38,7 @@ class StoredObject:
 
 async def list_objects(uri: str) -> list[StoredObject]:
     """Every object below the address, by path. Raises DependencyUnavailable, InvalidArgument."""
-    return await _guarded(uri, _list(_store(uri)))
+    return await guarded(uri, _list(open_store(uri)))
 
 
 async def fetch_directory(uri: str, directory: Path) -> int:
@@ -47,8 +47,8 @@ async def fetch_directory(uri: str, directory: Path) -> int:
     Raises NotFound when there is none, InvalidArgument for a name that would leave the directory,
     DependencyUnavailable when the store fails.
     """
-    store = _store(uri)
-    found = await _guarded(uri, _list(store))
+    store = open_store(uri)
+    found = await guarded(uri, _list(store))
     if not found:
         raise NotFound(f"nothing is stored at {uri}")
     for item in found:
@@ -60,14 +60,14 @@ async def fetch_directory(uri: str, directory: Path) -> int:
         async with limit:
             await _fetch(store, item.path, directory / item.path)
 
-    await _guarded(uri, _all([fetch(item) for item in found]))
+    await guarded(uri, _all([fetch(item) for item in found]))
     return sum(item.bytes for item in found)
 
 
 async def put_directory(directory: Path, uri: str) -> None:
     """Copies every file of a directory to the address, its manifest last: until then the copy is
     no package. Raises DependencyUnavailable, InvalidArgument."""
-    store = _store(uri, create=True)
+    store = open_store(uri, create=True)
     names = await asyncio.to_thread(_names, directory)
     limit = asyncio.Semaphore(CONCURRENT_TRANSFERS)
 
@@ -75,12 +75,14 @@ async def put_directory(directory: Path, uri: str) -> None:
         async with limit:
             await obstore.put_async(store, name, directory / name)
 
-    await _guarded(uri, _all([put(name) for name in names if name != MANIFEST_FILE]))
+    await guarded(uri, _all([put(name) for name in names if name != MANIFEST_FILE]))
     if MANIFEST_FILE in names:
-        await _guarded(uri, put(MANIFEST_FILE))
+        await guarded(uri, put(MANIFEST_FILE))
 
 
-def _store(uri: str, *, create: bool = False) -> ObjectStore:
+def open_store(uri: str, *, create: bool = False) -> ObjectStore:
+    """The store below an address. Raises InvalidArgument, and NotFound for a missing directory
+    unless it is to be made."""
     parts = urlsplit(uri)
     if parts.scheme not in SCHEMES:
         raise InvalidArgument(f"{uri!r} is no address of {', '.join(SCHEMES)}")
@@ -131,7 +133,7 @@ async def _all(work: Sequence[Coroutine[None, None, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _guarded(uri: str, work: Coroutine[None, None, T]) -> T:
+async def guarded(uri: str, work: Coroutine[None, None, T]) -> T:
     """Turns the store's many exceptions into one that says which address failed."""
     try:
         return await work

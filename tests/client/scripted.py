@@ -13,6 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from penstock.api.admin.v1 import keys_pb2, tenants_pb2
+from penstock.api.audit.v1 import audit_pb2 as audit
 from penstock.api.embeddings.v1 import embeddings_pb2 as embeddings
 from penstock.api.inference.v1 import inference_pb2 as inference
 from penstock.api.models.v1 import models_pb2 as models
@@ -71,7 +72,7 @@ class Served:
     def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self.scripted = Scripted()
         self.server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
-        modules = (inference, embeddings, models, tenants_pb2, keys_pb2, usage)
+        modules = (inference, embeddings, models, tenants_pb2, keys_pb2, usage, audit)
         self.server.add_generic_rpc_handlers(
             [
                 self.scripted.serve(service)

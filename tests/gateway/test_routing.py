@@ -106,3 +106,21 @@ async def test_closing_does_not_wait_for_a_call_that_never_ends() -> None:
     router.begin(replica, MODEL)
     await asyncio.wait_for(router.close(), 5)
     assert router.count(MODEL) == 0
+
+
+async def test_a_call_that_is_bound_to_regions_is_never_answered_elsewhere() -> None:
+    router = Router("here")
+    router.update([record("near"), record("far", region="there"), record("else", region="else")])
+    for _ in range(50):
+        picked = router.pick(MODEL, free_only=False, regions=frozenset({"there"}))
+        assert picked is not None
+        assert picked.id == "far"
+    two = frozenset({"there", "else"})
+    assert {p.id for _ in range(50) if (p := router.pick(MODEL, free_only=False, regions=two))} <= {
+        "far",
+        "else",
+    }
+    nowhere = frozenset({"nowhere"})
+    assert router.pick(MODEL, free_only=False, regions=nowhere) is None
+    assert (router.usable(MODEL, nowhere), router.slots(MODEL, nowhere)) == (False, 0)
+    assert (router.usable(MODEL, two), router.slots(MODEL, two)) == (True, 2)

@@ -12,11 +12,13 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from gateway.settings import GatewaySettings
+from scheduler.settings import SchedulerSettings
 from workers.settings import AgentSettings, TritonSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 PROGRAMS: dict[str, type[BaseSettings]] = {
     "Gateway, `python -m gateway`": GatewaySettings,
+    "Scheduler, `python -m scheduler`": SchedulerSettings,
     "Serving agent, `python -m workers`": AgentSettings,
     "Triton launcher, `python -m workers.triton`": TritonSettings,
 }

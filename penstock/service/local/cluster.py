@@ -192,7 +192,14 @@ class LocalCluster:
 
     def _start_services(self, programs: Programs) -> None:
         options, state = self.options, self.state
-        stores = Stores(state.control_redis_url, state.soft_redis_url)
+        stores = Stores(
+            control_redis_url=state.control_redis_url,
+            soft_redis_url=state.soft_redis_url,
+            ledger_uri=(options.state_dir / "segments").resolve().as_uri(),
+            ledger_key=self._kept("ledger-key", lambda: secrets.token_hex(32)),
+            payload_uri=(options.state_dir / "kept").resolve().as_uri(),
+        )
+        self._supervisor.start(programs.scheduler(free_port(), stores))
         ports = [free_port() for _ in range(options.replicas)]
         self._supervisor.start(*(programs.triton(i, port) for i, port in enumerate(ports)))
         self._supervisor.start(*(programs.agent(i, port, stores) for i, port in enumerate(ports)))

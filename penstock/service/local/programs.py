@@ -12,7 +12,7 @@ from penstock.service.local.processes import CLUSTER_VARIABLE
 from penstock.service.local.state import SOURCE_TREE
 from penstock.service.local.supervision import Program
 
-_OURS = ("PENSTOCK_GATEWAY_", "PENSTOCK_WORKER_", "PENSTOCK_TRITON_")
+_OURS = ("PENSTOCK_GATEWAY_", "PENSTOCK_WORKER_", "PENSTOCK_TRITON_", "PENSTOCK_SCHEDULER_")
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class Stores:
 
     control_redis_url: str
     soft_redis_url: str
+    ledger_uri: str
+    ledger_key: str
+    payload_uri: str
 
 
 class Programs:
@@ -39,6 +42,19 @@ class Programs:
     def redis(self, command: list[str]) -> Program:
         """The control and the soft Redis, which are one server here."""
         return self._program("redis", command, {}, grace_seconds=10.0)
+
+    def scheduler(self, port: int, stores: Stores) -> Program:
+        """The scheduler, which seals the ledger."""
+        settings = {
+            "PENSTOCK_SCHEDULER_LISTEN": f"127.0.0.1:{port}",
+            "PENSTOCK_SCHEDULER_CONTROL_REDIS_URL": stores.control_redis_url,
+            "PENSTOCK_SCHEDULER_SOFT_REDIS_URL": stores.soft_redis_url,
+            "PENSTOCK_SCHEDULER_LEDGER_URI": stores.ledger_uri,
+            "PENSTOCK_SCHEDULER_LEDGER_KEY": stores.ledger_key,
+            "PENSTOCK_SCHEDULER_PAYLOAD_URI": stores.payload_uri,
+            "PENSTOCK_SCHEDULER_SEAL_SECONDS": "2",
+        }
+        return self._module("scheduler", "scheduler", settings, grace_seconds=15.0)
 
     def triton(self, index: int, port: int) -> Program:
         """One tritonserver with its launcher."""
@@ -72,6 +88,9 @@ class Programs:
             "PENSTOCK_GATEWAY_SOFT_REDIS_URL": stores.soft_redis_url,
             "PENSTOCK_GATEWAY_KEY_PEPPER": pepper,
             "PENSTOCK_GATEWAY_LEDGER_DIR": str(self._folder("ledger")),
+            "PENSTOCK_GATEWAY_LEDGER_URI": stores.ledger_uri,
+            "PENSTOCK_GATEWAY_LEDGER_KEY": stores.ledger_key,
+            "PENSTOCK_GATEWAY_PAYLOAD_URI": stores.payload_uri,
         }
         return self._module(f"gateway-{index}", "gateway", settings, grace_seconds=25.0)
 

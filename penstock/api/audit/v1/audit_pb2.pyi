@@ -328,7 +328,9 @@ class SegmentLink(_message.Message):
     segment: _builtins.int
     """The segment's number, from 1 without gaps."""
     hash: _builtins.str
-    """The SHA-256 over the segment's bytes and the hash before, in hex."""
+    """The SHA-256 over the hash before and the SHA-256 of every event in the segment, in hex. It stays
+    when contents are removed because their time is over.
+    """
     def __init__(
         self,
         *,
