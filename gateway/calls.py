@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.limits.tickets import UNLIMITED, Spends, Ticket
 from penstock.api.types.v1 import metadata_pb2
 from penstock.service.quotas import NO_LIMITS, Budget, Limits
 
@@ -70,6 +71,8 @@ class Call:
     replica: str = ""
     region: str = ""
     """Of the replica."""
+    family: int = 0
+    """The ApiFamily that it is billed under; 0 until its model is known."""
     tier: int = 0
     """The ServiceTier it runs at; 0 until that is known."""
     resource_id: str = ""
@@ -78,6 +81,10 @@ class Call:
     """The end user that the caller named, as a pseudonym of the tenant."""
     usage: metadata_pb2.Usage | None = field(default=None)
     """What the call has consumed so far; the meter reads it when the call ends."""
+    ticket: Ticket = UNLIMITED
+    """What it has taken of its limits."""
+    spends: Spends = ()
+    """What it has taken out of budgets; known when it has ended."""
 
     def remaining(self) -> float:
         """Seconds until the deadline; negative when it has passed."""

@@ -23,7 +23,8 @@ from google.protobuf.message_factory import GetMessageClass
 from gateway.authorisation import SCOPES, authorise
 from gateway.calls import Call
 from gateway.identity import Identifier
-from gateway.limits import RequestLimits
+from gateway.limits.admission import Admission
+from gateway.limits.tickets import UNLIMITED
 from gateway.metering import Meter
 from gateway.settings import GatewaySettings
 from penstock.errors import (
@@ -38,6 +39,9 @@ from penstock.errors import (
 from penstock.service.rpc import REQUEST_ID, abort
 
 log = logging.getLogger(__name__)
+
+ASKING = frozenset({"/penstock.api.usage.v1.UsageService/GetLimits"})
+"""Asking what is left uses nothing of it."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Run = Callable[[Any, Call], Any]
@@ -61,7 +65,7 @@ class Pipeline:
     def __init__(
         self,
         identifier: Identifier,
-        limits: RequestLimits,
+        limits: Admission,
         meter: Meter,
         settings: GatewaySettings,
     ) -> None:
@@ -114,14 +118,14 @@ class Pipeline:
                 request = _decoded(method, incoming) if many else decode(incoming)
                 response = await method.run(request, call)
                 answer: bytes = response.SerializeToString()
-                context.set_trailing_metadata(((REQUEST_ID, request_id),))
+                context.set_trailing_metadata(((REQUEST_ID, request_id), *call.ticket.headers()))
             except BaseException as raised:
                 error = _refusal(raised, call, request_id)
-                self._meter.record(method.name, error.code, started, call)
+                self._end(method, error.code, started, call)
                 if isinstance(raised, asyncio.CancelledError) and context.cancelled():
                     raise
                 await abort(context, error, request_id)
-            self._meter.record(method.name, grpc.StatusCode.OK, started, call)
+            self._end(method, grpc.StatusCode.OK, started, call)
             return answer
 
         return handle
@@ -133,18 +137,20 @@ class Pipeline:
             call: Call | None = None
             try:
                 call = await self._begin(method, context, request_id, started)
-                await context.send_initial_metadata(((REQUEST_ID, request_id),))
+                await context.send_initial_metadata(
+                    ((REQUEST_ID, request_id), *call.ticket.headers())
+                )
                 request = (
                     _decoded(method, incoming) if many else method.request.FromString(incoming)
                 )
                 await self._write_all(method.run(request, call), call, context)
             except BaseException as raised:
                 error = _refusal(raised, call, request_id)
-                self._meter.record(method.name, error.code, started, call)
+                self._end(method, error.code, started, call)
                 if isinstance(raised, asyncio.CancelledError) and context.cancelled():
                     raise
                 await abort(context, error, request_id)
-            self._meter.record(method.name, grpc.StatusCode.OK, started, call)
+            self._end(method, grpc.StatusCode.OK, started, call)
 
         return handle
 
@@ -169,7 +175,7 @@ class Pipeline:
         principal = await self._identifier.identify(metadata)
         if method.run is not _unserved:
             authorise(principal, method.scope)
-        await self._limits.admit(principal)
+        ticket = UNLIMITED if method.name in ASKING else await self._limits.admit(principal)
         remaining = context.time_remaining()
         seconds = method.default_deadline_seconds if remaining is None else remaining
         deadline = started + min(seconds, self._settings.longest_deadline_seconds)
@@ -181,7 +187,15 @@ class Pipeline:
             started,
             deadline,
             trace if isinstance(trace, str) else "",
+            ticket=ticket,
         )
+
+    def _end(
+        self, method: Method, code: grpc.StatusCode, started: float, call: Call | None
+    ) -> None:
+        if call is not None:
+            call.spends = call.ticket.close(call)
+        self._meter.record(method.name, code, started, call)
 
 
 def _single(metadata: Sequence[tuple[str, str | bytes]]) -> dict[str, str | bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from gateway import reflection
 from gateway.catalog import Catalog
 from gateway.dispatch import Dispatch
 from gateway.identity import Identifier
-from gateway.limits import RequestLimits
+from gateway.limits.admission import Admission
+from gateway.limits.desk import TIMEOUT_SECONDS
 from gateway.metering import Meter
 from gateway.pipeline import Pipeline
 from gateway.routing import Router
@@ -50,6 +52,12 @@ class Gateway:
         self._settings = settings
         self._control = connect(settings.control_redis_url)
         self._soft = connect(settings.soft_redis_url)
+        # Names what this start of the process leases and writes down; never used again.
+        source = secrets.token_hex(16)
+        # Limits wait for no slow Redis, so they have connections of their own.
+        self._rates = connect(settings.soft_redis_url, timeout_seconds=TIMEOUT_SECONDS)
+        self._spending = connect(settings.control_redis_url, timeout_seconds=TIMEOUT_SECONDS)
+        self._limits = Admission(self._rates, self._spending, source, None)
         otel, self._metrics = start_metrics("penstock-gateway", settings)
         pepper = settings.key_pepper.get_secret_value().encode()
         self._router = Router(settings.region)
@@ -59,7 +67,7 @@ class Gateway:
         self._dispatch = Dispatch(self._catalog, self._router, settings.stream_gap_seconds)
         self._pipeline = Pipeline(
             Identifier(KeyStore(self._control, pepper)),
-            RequestLimits(self._soft),
+            self._limits,
             Meter(otel),
             settings,
         )
@@ -69,6 +77,7 @@ class Gateway:
     async def start(self) -> str:
         """Serves; returns the address. Raises RedisError, OSError or RuntimeError if it cannot."""
         await self._catalog.start()
+        self._limits.start()
         names = self._register()
         host = self._settings.listen.rpartition(":")[0]
         if self._settings.tls_certificate:
@@ -87,9 +96,11 @@ class Gateway:
         """Refuses new calls, lets open ones finish for drain_seconds, then ends."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_seconds)
+        await self._limits.stop()
         await self._catalog.stop()
         await self._router.close()
-        await asyncio.gather(self._control.aclose(), self._soft.aclose())
+        clients = (self._control, self._soft, self._rates, self._spending)
+        await asyncio.gather(*(client.aclose() for client in clients))
         self._metrics.shutdown()
 
     def _register(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from redis.asyncio import Redis
 
 from gateway.calls import Call
 from gateway.identity import Identifier
-from gateway.limits import RequestLimits
+from gateway.limits.admission import Admission
 from gateway.metering import Meter
 from gateway.pipeline import Pipeline
 from gateway.settings import GatewaySettings
@@ -129,9 +130,11 @@ class serving:  # noqa: N801
         reader = InMemoryMetricReader()
         self._provider = MeterProvider([reader])
         probe, keys = Probe(), KeyStore(self._redis, PEPPER.encode())
+        self._limits = Admission(self._redis, self._redis, secrets.token_hex(16), None)
+        self._limits.start()
         pipeline = Pipeline(
             Identifier(keys),
-            RequestLimits(self._redis),
+            self._limits,
             Meter(self._provider.get_meter("test")),
             settings,
         )
@@ -146,6 +149,7 @@ class serving:  # noqa: N801
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
         await self._server.stop(None)
+        await self._limits.stop()
         self._provider.shutdown()
 
 
