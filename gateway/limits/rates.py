@@ -111,6 +111,11 @@ class Bucket:
         self._used(units, now)
         return hold
 
+    def want(self, units: int, now: float) -> None:
+        """Has so much asked for, though no call waits for it."""
+        self._missed, self._last_used = units, now
+        self._desk.ask(self)
+
     async def acquire(self, units: int) -> Hold:
         """Reserves units, and asks Redis for them.
 
@@ -122,8 +127,7 @@ class Bucket:
         self._refuse_hopeless(units, now)
         if self._desk.broken:
             # The answer still comes, for a later call.
-            self._missed, self._last_used = units, now
-            self._desk.ask(self)
+            self.want(units, now)
             raise _unchecked()
         waiter = Waiter(units)
         self._waiting.append(waiter)

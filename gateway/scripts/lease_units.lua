@@ -33,8 +33,8 @@ end
 if known ~= born then
   -- New, or from before a loss: pieces that are not known here may be in use for one lifetime more.
   redis.call('DEL', KEYS[1])
-  level = math.min(capacity, rate * math.max(0, now - tonumber(born) - ttl))
-  at, pieces, unspent = now, {}, 0
+  at = tonumber(born) + ttl
+  level, pieces, unspent = 0, {}, 0
 end
 
 -- Time goes on, from the end of one piece to the end of the next.
