@@ -71,8 +71,6 @@ class Call:
     replica: str = ""
     region: str = ""
     """Of the replica."""
-    family: int = 0
-    """The ApiFamily that it is billed under; 0 until its model is known."""
     tier: int = 0
     """The ServiceTier it runs at; 0 until that is known."""
     resource_id: str = ""

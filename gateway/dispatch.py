@@ -12,7 +12,6 @@ from gateway import tensors
 from gateway.calls import Call
 from gateway.catalog import Catalog, Target
 from gateway.coalescing import STANDARD_TIER, Lane, Part
-from gateway.families import family_of
 from gateway.limits.bounds import measured, upper_bound
 from gateway.routing import Router
 from gateway.tensors import Tensor
@@ -61,7 +60,6 @@ class Dispatch:
         if tasks and target.spec.task not in tasks:
             raise TaskMismatch(model, target.spec.task, call.method.rpartition("/")[2])
         call.model, call.model_version = target.model, target.version
-        call.family = family_of(call.method, target.spec.task)
         return target
 
     async def infer(

@@ -18,6 +18,7 @@ from gateway.dispatch import Dispatch
 from gateway.identity import Identifier
 from gateway.limits.admission import Admission
 from gateway.limits.desk import TIMEOUT_SECONDS
+from gateway.limits.status import LimitStatus
 from gateway.metering import Meter
 from gateway.pipeline import Pipeline
 from gateway.routing import Router
@@ -25,6 +26,7 @@ from gateway.services.embeddings import EmbeddingsService
 from gateway.services.inference import InferenceService
 from gateway.services.models import ModelsService
 from gateway.services.oip import OpenInferenceService
+from gateway.services.usage import UsageService
 from gateway.settings import GatewaySettings
 from gateway.tls import Certificates
 from penstock.api.admin.v1 import keys_pb2, tenants_pb2
@@ -58,6 +60,7 @@ class Gateway:
         self._rates = connect(settings.soft_redis_url, timeout_seconds=TIMEOUT_SECONDS)
         self._spending = connect(settings.control_redis_url, timeout_seconds=TIMEOUT_SECONDS)
         self._limits = Admission(self._rates, self._spending, source, None)
+        self._left = LimitStatus(self._rates, self._spending)
         otel, self._metrics = start_metrics("penstock-gateway", settings)
         pepper = settings.key_pepper.get_secret_value().encode()
         self._router = Router(settings.region)
@@ -122,12 +125,12 @@ class Gateway:
             (embeddings_pb2, "EmbeddingsService", EmbeddingsService(dispatch)),
             (models_pb2, "ModelsService", ModelsService(catalog)),
             (service_pb2, "GRPCInferenceService", OpenInferenceService(dispatch, catalog)),
+            (usage_pb2, "UsageService", UsageService(self._left)),
             # In the contract, and answered UNIMPLEMENTED.
             (multimodal_pb2, "MultimodalService", None),
             (files_pb2, "FilesService", None),
             (batch_pb2, "BatchService", None),
             (finetuning_pb2, "FineTuningService", None),
-            (usage_pb2, "UsageService", None),
             (tenants_pb2, "TenantsService", None),
             (keys_pb2, "KeysService", None),
             (audit_pb2, "AuditService", None),

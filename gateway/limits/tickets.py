@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.families import family_of
 from gateway.limits.budgets import Account, Purse
 from gateway.limits.concurrency import Slots
 from gateway.limits.pieces import Hold
@@ -236,7 +237,7 @@ class Ticket:
         prices = self._plan.prices
         if prices is None or prices.currency != budget.currency:
             raise BudgetExhausted(f"the budget is in {budget.currency}, and prices are not")
-        return prices.cost_micros(call.family, call.model, call.tier, usage)
+        return prices.cost_micros(family_of(call.method), call.model, call.tier, usage)
 
     def _shares(self, call: Call) -> list[tuple[Purse, int]]:
         """What each purse pays. A stream may have reserved in two periods: the older pays first."""

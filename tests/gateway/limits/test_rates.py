@@ -171,7 +171,7 @@ class World:
         return Bucket("units", "key:k", LIMIT, self.desk, f"{self.chance.getrandbits(64):x}")
 
     def _run(self) -> str:
-        return str(self.redis.info("server")["run_id"]) 
+        return str(self.redis.info("server")["run_id"])
 
 
 @pytest.fixture
