@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from weakref import WeakValueDictionary
 
@@ -130,8 +131,11 @@ class Admission:
             first = await self._control.set(keys.SOFT_KNOWN, 1, nx=True)
         except RedisError:
             first = False
-        if not first:
+        given_up = time.monotonic() + (0.0 if first else _DECLARING_SECONDS)
+        while time.monotonic() < given_up:
             # Another gateway may be saying right now that this is the first.
-            await asyncio.sleep(_DECLARING_SECONDS)
+            if await self._soft.exists(keys.SOFT_BIRTH):
+                return
+            await asyncio.sleep(_DECLARING_SECONDS / 10)
         question = declare_birth(bool(first))
         await self._soft.eval(question.script.text, 1, *question.keys, *question.args)

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 """How often members are asked whether they have something to say by themselves."""
 SLOW_SECONDS = 0.1
-"""An answer that takes longer opens the breaker: calls then wait for no answer."""
-PATIENCE_SECONDS = 0.25
+"""Two answers in a row that take longer open the breaker: calls then wait for none."""
+PATIENCE_SECONDS = 0.3
 """How long a call waits for an answer while the breaker is closed."""
 TIMEOUT_SECONDS = 1.0
 """How long a batch waits; the client given to a desk has this timeout."""
@@ -62,6 +62,7 @@ class Desk:
         self._regular: dict[Member, None] = {}
         self._wake = asyncio.Event()
         self._urgent = False
+        self._was_slow = False
         self._tasks: list[asyncio.Task[None]] = []
         self.broken = False
         """Whether calls must not wait for answers."""
@@ -139,7 +140,9 @@ class Desk:
             answers = [error] * len(asking)
         now = time.monotonic()
         failed = [answer for answer in answers if isinstance(answer, Exception)]
-        self.broken = bool(failed) or now - asked > SLOW_SECONDS
+        slow = now - asked > SLOW_SECONDS
+        self.broken = bool(failed) or (slow and self._was_slow)
+        self._was_slow = slow or bool(failed)
         for (member, _), answer in zip(asking, answers, strict=True):
             if isinstance(answer, Exception):
                 member.unanswered(asked, now)

@@ -129,7 +129,7 @@ class Bucket:
             # The answer still comes, for a later call.
             self.want(units, now)
             raise _unchecked()
-        waiter = Waiter(units)
+        waiter, self._last_used = Waiter(units), now
         self._waiting.append(waiter)
         self._desk.ask(self, urgent=True)
         try:

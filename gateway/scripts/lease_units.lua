@@ -100,4 +100,5 @@ end
 redis.call('HSET', KEYS[1], 'level', string.format('%.17g', level), 'at', string.format('%.17g', at),
   'born', born)
 redis.call('PEXPIRE', KEYS[1], math.ceil((ttl + (capacity - level) / rate + 1) * 1000))
-return {granted, string.format('%.6f', level), unspent}
+-- Below zero while it does not refill yet, so that who counts on from here comes back in time.
+return {granted, string.format('%.6f', level - math.max(0, at - now) * rate), unspent}

@@ -189,7 +189,7 @@ async def test_a_gateway_that_stops_gives_everything_back(admission: Admit, redi
     ticket = await limits.admit(who)
     ticket.close(call_with(ticket, who))
     await limits.stop()
-    bucket = await redis.hgetall("penstock:bucket:requests:key:k")  # type: ignore[misc]
+    bucket = await redis.hgetall("penstock:bucket:requests:key:k")
     assert not [name for name in bucket if b":" in name]
     assert 998.9 < float(bucket[b"level"]) <= 1_000
     left = {one.kind: one.remaining for one in (await LimitStatus(redis, redis).left(who)).limits}

@@ -58,12 +58,12 @@ async def test_four_gateways_never_overdraw_a_budget_and_spend_it_to_the_end(
     assert sum(spent) <= 1_000
     # What is not spent is less than each gateway's last reservation, and its idle slice.
     assert sum(spent) > 950
-    reserved = await redis.hgetall(KEY)  # type: ignore[misc]
+    reserved = await redis.hgetall(KEY)
     assert sum(map(int, reserved.values())) <= 1_000
 
 
 async def test_what_was_shipped_is_no_longer_free(admission: Admit, redis: Redis) -> None:
-    await redis.hset(KEY, mapping={"spent": 600, "r:another": 300})  # type: ignore[misc]
+    await redis.hset(KEY, mapping={"spent": 600, "r:another": 300})
     who, limits = principal(TOTAL), admission()
     ticket = await limits.admit(who)
     await ticket.reserve(rows(80), call_with(ticket, who))
@@ -75,7 +75,7 @@ async def test_what_was_shipped_is_no_longer_free(admission: Admit, redis: Redis
 
 
 async def test_a_spent_total_is_refused_for_good(admission: Admit, redis: Redis) -> None:
-    await redis.hset(KEY, "spent", 1_000)  # type: ignore[misc]
+    await redis.hset(KEY, "spent", 1_000)
     who, limits = principal(TOTAL), admission()
     ticket = await limits.admit(who)
     with pytest.raises(BudgetExhausted, match="1,000 units") as caught:
@@ -89,7 +89,7 @@ async def test_an_idle_slice_goes_back_when_a_gateway_stops(admission: Admit, re
     await ticket.reserve(rows(50), call_with(ticket, who))
     assert ticket.close(call_with(ticket, who, 20)) == [(KEY, 20)]
     await limits.stop()
-    reserved = await redis.hgetall(KEY)  # type: ignore[misc]
+    reserved = await redis.hgetall(KEY)
     # The ledger moves these 20 to what is spent when it ships the event.
     assert sum(map(int, reserved.values())) == 20
 
