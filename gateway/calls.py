@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from gateway.limits.tickets import UNLIMITED, Ticket
 from penstock.api.types.v1 import metadata_pb2
 from penstock.service.quotas import NO_LIMITS, Budget, Limits
 
@@ -54,14 +54,6 @@ class Principal:
         return self.models is None or model in self.models
 
 
-class Ticket(Protocol):
-    """What a call has taken of its limits and budgets."""
-
-    def spends(self, call: Call) -> Iterable[tuple[str, int]]:
-        """Which budgets, by their Redis key, have paid how much for ``call.usage``."""
-        ...
-
-
 @dataclass(slots=True, eq=False)
 class Call:
     """One call, from its metadata to its meter reading. Times are of ``time.monotonic()``."""
@@ -89,8 +81,8 @@ class Call:
     """What the call has consumed so far; the meter reads it when the call ends."""
     admitted: bool = False
     """Whether it passed every check before its work."""
-    ticket: Ticket | None = None
-    """Set where a limit or a budget bounds the call."""
+    ticket: Ticket = UNLIMITED
+    """What it has taken of its limits."""
 
     def remaining(self) -> float:
         """Seconds until the deadline; negative when it has passed."""

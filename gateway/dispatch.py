@@ -13,6 +13,7 @@ from gateway import tensors
 from gateway.calls import Call
 from gateway.catalog import Catalog, Target
 from gateway.coalescing import STANDARD_TIER, Lane, Part
+from gateway.limits.bounds import measured, upper_bound
 from gateway.routing import Regions, Replica, Router
 from gateway.tensors import Tensor
 from gateway.upstream import ReplicaLost, infer_request, output_tensors
@@ -68,9 +69,27 @@ class Dispatch:
     ) -> Answer:
         """Runs the rows and answers in their order; many rows travel as several calls.
 
-        Raises NoReplica, ReplicaUnavailable, Overloaded, DeadlineExceeded, InvalidArgument.
+        Raises NoReplica, ReplicaUnavailable, Overloaded, DeadlineExceeded, InvalidArgument, and
+        RateLimited, ConcurrencyLimited, BudgetExhausted, DependencyUnavailable by the limits.
         """
         tier = call.tier = _allowed_tier(tier, call)
+        ticket = call.ticket
+        await ticket.join(target.model)
+        if not ticket.metered:
+            return await self._infer(target, rows, inputs, call, tier)
+        bound = upper_bound(target.spec, rows, inputs)
+        await ticket.reserve(bound, call)
+        used = None
+        try:
+            answer = await self._infer(target, rows, inputs, call, tier)
+            used = measured(target.spec, rows, answer.outputs)
+            return answer
+        finally:
+            ticket.narrow(bound, used, call)
+
+    async def _infer(
+        self, target: Target, rows: int, inputs: Sequence[Tensor], call: Call, tier: int
+    ) -> Answer:
         lane = self._lane(target, call.principal.regions)
         cost = sum(len(tensor.data) for tensor in inputs)
         most = min(target.spec.max_batch, max(1, int(rows * min(1.0, lane.cost_cap / (cost or 1)))))
@@ -91,9 +110,14 @@ class Dispatch:
     ) -> AsyncGenerator[Answer, None]:
         """Runs a decoupled model; yields each message and cancels the model when left early.
 
-        Raises NoReplica, ReplicaUnavailable, DeadlineExceeded, InvalidArgument.
+        Raises NoReplica, ReplicaUnavailable, DeadlineExceeded, InvalidArgument, and RateLimited,
+        ConcurrencyLimited, BudgetExhausted, DependencyUnavailable by the limits.
         """
         tier = call.tier = _allowed_tier(tier, call)
+        ticket = call.ticket
+        await ticket.join(target.model)
+        if ticket.metered:
+            await ticket.reserve(upper_bound(target.spec, 1, inputs), call)
         replica = self._pick(target, call)
         timeout = call.remaining()
         request = infer_request(target.triton_name, None, inputs, call.traceparent)

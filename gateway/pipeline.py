@@ -30,7 +30,7 @@ from gateway.identity.identifier import Identifier
 from gateway.identity.principals import END_USER, end_user_of
 from gateway.ledger.events import Entry
 from gateway.ledger.ledger import Ledger
-from gateway.limits import RequestLimits
+from gateway.limits.admission import Admission
 from gateway.metering import Meter
 from gateway.settings import GatewaySettings
 from penstock.errors import (
@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 _SINGLE = ("authorization", forwarded.HEADER, END_USER)
 """Metadata that say who calls: of two, neither counts."""
+ASKING = frozenset({"/penstock.api.usage.v1.UsageService/GetLimits"})
+"""Asking what is left uses nothing of it."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Run = Callable[[Any, Call], Any]
@@ -73,7 +75,7 @@ class Pipeline:
     def __init__(
         self,
         identifier: Identifier,
-        limits: RequestLimits,
+        limits: Admission,
         meter: Meter,
         ledger: Ledger,
         settings: GatewaySettings,
@@ -134,13 +136,13 @@ class Pipeline:
                 request = _decoded(method, incoming, entry) if many else decode(incoming)
                 response = await method.run(request, call)
                 answer: bytes = response.SerializeToString()
-                context.set_trailing_metadata(((REQUEST_ID, request_id),))
+                context.set_trailing_metadata(((REQUEST_ID, request_id), *call.ticket.headers()))
                 if call.remaining() <= 0:
                     raise DeadlineExceeded
                 entry.answered(answer)
             except BaseException as raised:
                 await self._refuse(raised, entry, context)
-            self._meter.record(method.name, grpc.StatusCode.OK, started, call)
+            self._end(entry, grpc.StatusCode.OK)
             return answer
 
         return handle
@@ -158,7 +160,9 @@ class Pipeline:
                 if not many:
                     entry.received(incoming)
                 await self._admit(method, call)
-                await context.send_initial_metadata(((REQUEST_ID, request_id),))
+                await context.send_initial_metadata(
+                    ((REQUEST_ID, request_id), *call.ticket.headers())
+                )
                 request = (
                     _decoded(method, incoming, entry)
                     if many
@@ -168,7 +172,7 @@ class Pipeline:
             except BaseException as raised:
                 await self._refuse(raised, entry, context)
             entry.ended()
-            self._meter.record(method.name, grpc.StatusCode.OK, started, call)
+            self._end(entry, grpc.StatusCode.OK)
 
         return handle
 
@@ -176,7 +180,7 @@ class Pipeline:
         """The end of every call that was not answered as a whole."""
         error = _refusal(raised, entry.call, entry.request_id)
         entry.failed(error)
-        self._meter.record(entry.method, error.code, entry.started, entry.call)
+        self._end(entry, error.code)
         if isinstance(raised, asyncio.CancelledError) and context.cancelled():
             raise raised
         await abort(context, error, entry.request_id)
@@ -226,8 +230,14 @@ class Pipeline:
             authorise(call.principal, method.scope)
         if not method.scope.endswith(":read"):
             self._ledger.check()
-        await self._limits.admit(call.principal)
+        if method.name not in ASKING:
+            call.ticket = await self._limits.admit(call.principal)
         call.admitted = True
+
+    def _end(self, entry: Entry, code: grpc.StatusCode) -> None:
+        if entry.call is not None:
+            entry.call.ticket.close(entry.call)
+        self._meter.record(entry.method, code, entry.started, entry.call)
 
 
 def _single(metadata: Sequence[tuple[str, str | bytes]]) -> dict[str, str | bytes]:

@@ -22,7 +22,9 @@ from gateway.identity.signatures import Signatures
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.sources import Source
 from gateway.ledger.usage import UsageReader
-from gateway.limits import RequestLimits
+from gateway.limits.admission import Admission
+from gateway.limits.desk import TIMEOUT_SECONDS
+from gateway.limits.status import LimitStatus
 from gateway.metering import Meter
 from gateway.payloads import PayloadKeeper
 from gateway.pipeline import Pipeline
@@ -67,11 +69,14 @@ class Gateway:
         self._settings = settings
         self._control = connect(settings.control_redis_url)
         self._soft = connect(settings.soft_redis_url)
+        # Limits wait for no slow Redis, so they have connections of their own.
+        self._rates = connect(settings.soft_redis_url, timeout_seconds=TIMEOUT_SECONDS)
+        self._spending = connect(settings.control_redis_url, timeout_seconds=TIMEOUT_SECONDS)
         otel, self._metrics = start_metrics("penstock-gateway", settings)
         pepper = settings.key_pepper.get_secret_value().encode()
         self._keys, self._tenants = KeyStore(self._control, pepper), TenantStore(self._control)
         issuers = read_issuers(settings.issuers_file)
-        self._cluster = Cluster(issuers=frozenset(one.issuer for one in issuers.issuers))
+        known = frozenset(one.issuer for one in issuers.issuers)
         self._router = Router(settings.region)
         self._catalog = Catalog(
             ModelRegistry(self._control), ReplicaRegistry(self._soft), self._router
@@ -85,12 +90,15 @@ class Gateway:
             mesh=_mesh(settings),
         )
         self._prices = PriceTable.read(settings.prices_file)
+        self._cluster = Cluster(issuers=known, currency=self._prices.currency)
         self._source = Source.create(Path(settings.ledger_dir))
         self._ledger = Ledger(self._source, settings, self._control, self._prices)
-        self._usage = UsageService(UsageReader(self._control), self._prices.currency)
+        self._limits = Admission(self._rates, self._spending, self._source.name, self._prices)
+        left = LimitStatus(self._rates, self._spending)
+        self._usage = UsageService(UsageReader(self._control), self._prices.currency, left)
         self._pipeline = Pipeline(
             self._identifier,
-            RequestLimits(self._soft),
+            self._limits,
             Meter(otel),
             self._ledger,
             settings,
@@ -106,6 +114,7 @@ class Gateway:
         await self._catalog.start()
         self._ledger.start()
         self._payloads.start()
+        self._limits.start()
         names = self._register()
         host = self._settings.listen.rpartition(":")[0]
         port = open_ports(self._server, self._settings)
@@ -120,10 +129,12 @@ class Gateway:
         await self._server.stop(self._settings.drain_seconds)
         await self._ledger.stop()
         await self._payloads.stop()
+        await self._limits.stop()
         await self._catalog.stop()
         await self._identifier.close()
         await self._router.close()
-        await asyncio.gather(self._control.aclose(), self._soft.aclose())
+        clients = (self._control, self._soft, self._rates, self._spending)
+        await asyncio.gather(*(client.aclose() for client in clients))
         self._metrics.shutdown()
 
     def _register(self) -> list[str]:

@@ -369,13 +369,16 @@ class ResourceExhausted(PenstockError):
 
 
 class RateLimited(ResourceExhausted):
-    """The key's request rate is used up; RetryInfo says when to come back."""
+    """A rate is used up; RetryInfo says when to come back, if the call can ever pass."""
 
     reason = "RATE_LIMITED"
 
-    def __init__(self, limit: str, retry_after_seconds: float) -> None:
+    def __init__(self, limit: str, retry_after_seconds: float | None, subject: str = "key") -> None:
         super().__init__(
-            f"over the limit of {limit}", limit=limit, retry_after_seconds=retry_after_seconds
+            f"over the limit of {limit}",
+            retry_after_seconds=retry_after_seconds,
+            limit=limit,
+            subject=subject,
         )
 
 

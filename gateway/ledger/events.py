@@ -10,11 +10,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping
-from functools import lru_cache
 
 import grpc
 
 from gateway.calls import Call
+from gateway.families import family_of
 from gateway.ledger.digests import Digest, digest
 from gateway.ledger.journal import ENDED_TAG, Journal
 from penstock.api.audit.v1 import audit_pb2
@@ -32,13 +32,6 @@ log = logging.getLogger(__name__)
 
 MOST_UNWRITTEN = 1000
 """Events kept in memory while the disk takes none; older ones are lost."""
-_FAMILIES: Mapping[str, metadata_pb2.ApiFamily.ValueType] = {
-    "penstock.api.inference.v1.InferenceService": metadata_pb2.API_FAMILY_INFERENCE,
-    "inference.GRPCInferenceService": metadata_pb2.API_FAMILY_INFERENCE,
-    "penstock.api.embeddings.v1.EmbeddingsService": metadata_pb2.API_FAMILY_EMBEDDINGS,
-    "penstock.api.multimodal.v1.MultimodalService": metadata_pb2.API_FAMILY_MULTIMODAL,
-}
-"""By service; what the others do uses nothing that is billed by the call."""
 _CODES: Mapping[grpc.StatusCode, int] = {code: code.value[0] for code in grpc.StatusCode}
 _ALLOWED, _REFUSED = audit_pb2.AUDIT_DECISION_ALLOWED, audit_pb2.AUDIT_DECISION_REFUSED
 
@@ -194,7 +187,7 @@ class Entry:
             request_id=self.request_id,
             method=self.method,
             decision=_ALLOWED if call is not None and call.admitted else _REFUSED,
-            family=_family(self.method),
+            family=family_of(self.method),
         )
         if call is None:
             return event
@@ -215,7 +208,7 @@ class Entry:
 
     def _cost(self, call: Call, usage: metadata_pb2.Usage) -> int:
         prices = self._writer.prices
-        return prices.cost_micros(_family(self.method), call.model, call.tier, usage)
+        return prices.cost_micros(family_of(self.method), call.model, call.tier, usage)
 
     def _added(self, so_far: Digest | None, message: bytes) -> Digest | None:
         if so_far is None:
@@ -230,16 +223,8 @@ _OF_CALL = ("model", "model_version", "replica", "region", "tier", "resource_id"
 
 
 def _spends(call: Call) -> list[BudgetSpend]:
-    if call.ticket is None:
-        return []
     spends = call.ticket.spends(call)
     return [BudgetSpend(budget=budget, amount=amount) for budget, amount in spends if amount]
-
-
-@lru_cache(1024)
-def _family(method: str) -> metadata_pb2.ApiFamily.ValueType:
-    service = method[1:].partition("/")[0]
-    return _FAMILIES.get(service, metadata_pb2.API_FAMILY_UNSPECIFIED)
 
 
 def _varint(value: int) -> bytes:

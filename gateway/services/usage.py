@@ -1,4 +1,4 @@
-"""UsageService: what was used, from the ledger's roll-ups."""
+"""UsageService: what was used, from the ledger's roll-ups, and what may still be used."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Mapping
 
 from redis.exceptions import RedisError
 
+from gateway.adapters.limits import limits_response
 from gateway.authorisation import authorise
 from gateway.calls import Call
 from gateway.ledger.rollups import Sums
 from gateway.ledger.usage import Group, UsageReader
+from gateway.limits.status import LimitStatus
 from gateway.validation.usage import DEFAULT_PAGE_SIZE, group_after, group_token, read_query
 from penstock.api.usage.v1 import usage_pb2 as pb
 from penstock.errors import DependencyUnavailable, ScopeMissing
@@ -26,11 +28,16 @@ _FIELDS: Mapping[int, str] = {
 
 
 class UsageService:
-    """Reads the usage ledger."""
+    """Reads the usage ledger and the limits."""
 
-    def __init__(self, reader: UsageReader, currency: str) -> None:
+    def __init__(self, reader: UsageReader, currency: str, limits: LimitStatus) -> None:
         self._reader = reader
         self._currency = currency
+        self._limits = limits
+
+    async def GetLimits(self, _: pb.GetLimitsRequest, call: Call) -> pb.GetLimitsResponse:
+        """What the calling key may use and what of it is left now."""
+        return limits_response(call.principal, await self._limits.left(call.principal))
 
     async def QueryUsage(self, request: pb.QueryUsageRequest, call: Call) -> pb.QueryUsageResponse:
         """Sums over whole UTC days."""

@@ -13,6 +13,7 @@ from penstock.errors import DOMAIN, PenstockError, ResourceExhausted
 REQUEST_ID = "x-request-id"
 _DETAILS = "grpc-status-details-bin"
 _PUSHBACK = "grpc-retry-pushback-ms"
+_LONGEST_PUSHBACK = 2**31 - 1
 
 
 def status_of(error: PenstockError) -> status_pb2.Status:
@@ -62,6 +63,10 @@ async def abort(
         (_DETAILS, status_of(error).SerializeToString()),
     ]
     if error.retry_after_seconds is not None:
-        trailing.append((_PUSHBACK, str(max(1, round(error.retry_after_seconds * 1000)))))
+        milliseconds = max(1, round(error.retry_after_seconds * 1000))
+        trailing.append((_PUSHBACK, str(min(milliseconds, _LONGEST_PUSHBACK))))
+    elif isinstance(error, ResourceExhausted):
+        # The same call will not pass later, either (gRFC A6: negative means do not retry).
+        trailing.append((_PUSHBACK, "-1"))
     await context.abort(error.code, error.message, tuple(trailing))
     raise AssertionError("abort returned")

@@ -92,13 +92,22 @@ def test_a_key_can_stand_for_other_credentials(
         )
     )
     for options, expected in (
-        (["--public-key", raw.hex()], pb.Credential(signing={"ed25519_public_key": raw})),
-        (["--public-key", str(pem)], pb.Credential(signing={"ed25519_public_key": raw})),
-        (["--shared-secret"], pb.Credential(hmac={})),
-        (["--spiffe-id", "spiffe://a/b"], pb.Credential(spiffe={"spiffe_id": "spiffe://a/b"})),
+        (
+            ["--public-key", raw.hex()],
+            pb.Credential(signing=pb.SigningCredential(ed25519_public_key=raw)),
+        ),
+        (
+            ["--public-key", str(pem)],
+            pb.Credential(signing=pb.SigningCredential(ed25519_public_key=raw)),
+        ),
+        (["--shared-secret"], pb.Credential(hmac=pb.HmacCredential())),
+        (
+            ["--spiffe-id", "spiffe://a/b"],
+            pb.Credential(spiffe=pb.SpiffeCredential(spiffe_id="spiffe://a/b")),
+        ),
         (
             ["--token", "https://i a b"],
-            pb.Credential(jwt={"issuer": "https://i", "subject": "a b"}),
+            pb.Credential(jwt=pb.JwtCredential(issuer="https://i", subject="a b")),
         ),
     ):
         result = run("keys", "create", "shop", "--tenant", "acme", *options)

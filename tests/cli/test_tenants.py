@@ -21,10 +21,17 @@ def acme() -> pb.Tenant:
         display_name="Acme [bold]Ltd[/bold]",
         state=pb.TENANT_STATE_SUSPENDED,
         limits=limits_pb2.Limits(requests_per_minute=6_000),
-        budgets=[limits_pb2.Budget(currency="EUR", amount=12_500_000, period=1)],
+        budgets=[
+            limits_pb2.Budget(
+                currency="EUR", amount=12_500_000, period=limits_pb2.BUDGET_PERIOD_DAY
+            )
+        ],
         model_limits=[
             limits_pb2.ModelLimits(
-                model="fraud", budgets=[limits_pb2.Budget(unit=ROW, amount=5, period=2)]
+                model="fraud",
+                budgets=[
+                    limits_pb2.Budget(unit=ROW, amount=5, period=limits_pb2.BUDGET_PERIOD_MONTH)
+                ],
             )
         ],
         highest_tier=metadata_pb2.SERVICE_TIER_BEST_EFFORT,
@@ -61,8 +68,14 @@ def test_a_tenant_is_created_as_the_options_say(run: Run, scripted: Scripted) ->
         display_name="Acme",
         limits=limits_pb2.Limits(requests_per_minute=600, stored_bytes=0),
         budgets=[
-            limits_pb2.Budget(unit=metadata_pb2.USAGE_UNIT_TOKEN, amount=1_000_000, period=1),
-            limits_pb2.Budget(currency="EUR", amount=12_500_000, period=2),
+            limits_pb2.Budget(
+                unit=metadata_pb2.USAGE_UNIT_TOKEN,
+                amount=1_000_000,
+                period=limits_pb2.BUDGET_PERIOD_DAY,
+            ),
+            limits_pb2.Budget(
+                currency="EUR", amount=12_500_000, period=limits_pb2.BUDGET_PERIOD_MONTH
+            ),
         ],
         allowed_models=["fraud", "team-*"],
         allowed_regions=["eu-1"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from gateway.calls import Call
 from gateway.identity.identifier import Identifier
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.sources import Source
-from gateway.limits import RequestLimits
+from gateway.limits.admission import Admission
 from gateway.metering import Meter
 from gateway.pipeline import Pipeline
 from gateway.settings import GatewaySettings
@@ -137,9 +138,11 @@ class serving:  # noqa: N801
         reader = InMemoryMetricReader()
         self._provider = MeterProvider([reader])
         probe, keys = Probe(), KeyStore(self._redis, PEPPER.encode())
+        self._limits = Admission(self._redis, self._redis, secrets.token_hex(16), None)
+        self._limits.start()
         pipeline = Pipeline(
             Identifier(keys, TenantStore(self._redis)),
-            RequestLimits(self._redis),
+            self._limits,
             Meter(self._provider.get_meter("test")),
             self._ledger,
             settings,
@@ -157,6 +160,7 @@ class serving:  # noqa: N801
         await self._channel.close()
         await self._server.stop(None)
         await self._ledger.stop()
+        await self._limits.stop()
         self._provider.shutdown()
 
 

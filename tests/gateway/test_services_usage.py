@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from gateway.calls import Call, Principal
 from gateway.ledger.store import LedgerStore
 from gateway.ledger.usage import UsageReader
+from gateway.limits.status import LimitStatus
 from gateway.services.usage import UsageService
 from penstock.api.types.v1 import metadata_pb2 as types
 from penstock.api.usage.v1 import usage_pb2 as pb
@@ -44,7 +45,7 @@ async def control(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def service(control: Redis) -> UsageService:
-    return UsageService(UsageReader(control), "EUR")
+    return UsageService(UsageReader(control), "EUR", LimitStatus(control, control))
 
 
 def call_by(tenant: str = "acme", *scopes: str) -> Call:
@@ -256,5 +257,5 @@ async def test_a_token_of_another_question_is_refused(
 async def test_a_redis_that_is_away_is_said(redis_url: str) -> None:
     away = connect("redis://127.0.0.1:1/0")
     with pytest.raises(DependencyUnavailable):
-        await UsageService(UsageReader(away), "").QueryUsage(query(), OWN)
+        await UsageService(UsageReader(away), "", LimitStatus(away, away)).QueryUsage(query(), OWN)
     await away.aclose()

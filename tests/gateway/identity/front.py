@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,7 +19,9 @@ from gateway.identity.identifier import Identifier
 from gateway.identity.issuers import NOBODY, Issuers
 from gateway.identity.mesh import Mesh
 from gateway.identity.signatures import Signatures
-from gateway.limits import RequestLimits
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.sources import Source
+from gateway.limits.admission import Admission
 from gateway.metering import Meter
 from gateway.pipeline import Pipeline
 from gateway.settings import GatewaySettings
@@ -26,6 +29,7 @@ from penstock.api.embeddings.v1 import embeddings_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.service.api_keys import KeyStore
 from penstock.service.credentials import KeyDraft, KeyRecord
+from penstock.service.prices import PriceTable
 from penstock.service.tenants import TenantRecord, TenantStore
 
 PEPPER = b"a pepper of the tests"
@@ -157,7 +161,12 @@ async def fronted(
     )
     settings = GatewaySettings(key_pepper=SecretStr(PEPPER.decode()))
     meter = Meter(provider.get_meter("test"))
-    pipeline = Pipeline(identifier, RequestLimits(redis), meter, settings)
+    source = Source.create(Path(settings.ledger_dir))
+    ledger = Ledger(source, settings, redis, PriceTable())
+    limits = Admission(redis, redis, source.name, None)
+    ledger.start()
+    limits.start()
+    pipeline = Pipeline(identifier, limits, meter, ledger, settings)
     size = settings.max_metadata_bytes
     options = [("grpc.max_metadata_size", size), ("grpc.absolute_max_metadata_size", size)]
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *options])
@@ -174,5 +183,7 @@ async def fronted(
     finally:
         await channel.close()
         await server.stop(None)
+        await ledger.stop()
+        await limits.stop()
         await identifier.close()
         provider.shutdown()

@@ -17,6 +17,7 @@ from gateway.calls import Call, Principal
 from gateway.ledger.events import EventWriter
 from gateway.ledger.journal import Journal
 from gateway.ledger.sources import Source
+from gateway.limits.tickets import Plan, Ticket
 from penstock.api.audit.v1 import audit_pb2
 from penstock.api.embeddings.v1.embeddings_pb2 import EmbedRequest
 from penstock.api.embeddings.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
@@ -190,8 +191,11 @@ def call_of(principal: Principal) -> Call:
     return call
 
 
-class Held:
+class Held(Ticket):
     """A ticket that charges one budget by the unit and one by the money."""
+
+    def __init__(self) -> None:
+        super().__init__(Plan())
 
     def spends(self, call: Call) -> list[tuple[str, int]]:
         assert call.usage is not None
