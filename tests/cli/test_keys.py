@@ -91,23 +91,17 @@ def test_a_key_can_stand_for_other_credentials(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     )
+    signing = pb.Credential(signing=pb.SigningCredential(ed25519_public_key=raw))
+    mesh = pb.Credential(spiffe=pb.SpiffeCredential(spiffe_id="spiffe://a/b"))
+    token = pb.Credential(jwt=pb.JwtCredential(issuer="https://i", subject="a b"))
     for options, expected in (
-        (
-            ["--public-key", raw.hex()],
-            pb.Credential(signing=pb.SigningCredential(ed25519_public_key=raw)),
-        ),
-        (
-            ["--public-key", str(pem)],
-            pb.Credential(signing=pb.SigningCredential(ed25519_public_key=raw)),
-        ),
+        (["--public-key", raw.hex()], signing),
+        (["--public-key", str(pem)], signing),
         (["--shared-secret"], pb.Credential(hmac=pb.HmacCredential())),
-        (
-            ["--spiffe-id", "spiffe://a/b"],
-            pb.Credential(spiffe=pb.SpiffeCredential(spiffe_id="spiffe://a/b")),
-        ),
+        (["--spiffe-id", "spiffe://a/b"], mesh),
         (
             ["--token", "https://i a b"],
-            pb.Credential(jwt=pb.JwtCredential(issuer="https://i", subject="a b")),
+            token,
         ),
     ):
         result = run("keys", "create", "shop", "--tenant", "acme", *options)

@@ -12,7 +12,8 @@ from penstock.api.types.v1 import limits_pb2, metadata_pb2
 from tests.cli.conftest import Run
 from tests.client.scripted import Scripted
 
-ROW = metadata_pb2.USAGE_UNIT_ROW
+ROW, TOKEN = metadata_pb2.USAGE_UNIT_ROW, metadata_pb2.USAGE_UNIT_TOKEN
+DAY, MONTH = limits_pb2.BUDGET_PERIOD_DAY, limits_pb2.BUDGET_PERIOD_MONTH
 
 
 def acme() -> pb.Tenant:
@@ -21,17 +22,10 @@ def acme() -> pb.Tenant:
         display_name="Acme [bold]Ltd[/bold]",
         state=pb.TENANT_STATE_SUSPENDED,
         limits=limits_pb2.Limits(requests_per_minute=6_000),
-        budgets=[
-            limits_pb2.Budget(
-                currency="EUR", amount=12_500_000, period=limits_pb2.BUDGET_PERIOD_DAY
-            )
-        ],
+        budgets=[limits_pb2.Budget(currency="EUR", amount=12_500_000, period=DAY)],
         model_limits=[
             limits_pb2.ModelLimits(
-                model="fraud",
-                budgets=[
-                    limits_pb2.Budget(unit=ROW, amount=5, period=limits_pb2.BUDGET_PERIOD_MONTH)
-                ],
+                model="fraud", budgets=[limits_pb2.Budget(unit=ROW, amount=5, period=MONTH)]
             )
         ],
         highest_tier=metadata_pb2.SERVICE_TIER_BEST_EFFORT,
@@ -68,14 +62,8 @@ def test_a_tenant_is_created_as_the_options_say(run: Run, scripted: Scripted) ->
         display_name="Acme",
         limits=limits_pb2.Limits(requests_per_minute=600, stored_bytes=0),
         budgets=[
-            limits_pb2.Budget(
-                unit=metadata_pb2.USAGE_UNIT_TOKEN,
-                amount=1_000_000,
-                period=limits_pb2.BUDGET_PERIOD_DAY,
-            ),
-            limits_pb2.Budget(
-                currency="EUR", amount=12_500_000, period=limits_pb2.BUDGET_PERIOD_MONTH
-            ),
+            limits_pb2.Budget(unit=TOKEN, amount=1_000_000, period=DAY),
+            limits_pb2.Budget(currency="EUR", amount=12_500_000, period=MONTH),
         ],
         allowed_models=["fraud", "team-*"],
         allowed_regions=["eu-1"],
