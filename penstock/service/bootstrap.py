@@ -15,10 +15,6 @@ OPERATORS = "operators"
 HIGHEST_TIER = 1
 
 
-class AlreadyBootstrapped(AlreadyExists):
-    """The cluster has had its first key."""
-
-
 async def bootstrap(
     control: Redis,
     pepper: bytes,
@@ -29,17 +25,17 @@ async def bootstrap(
 ) -> tuple[KeyRecord, str]:
     """A key that may do everything, and its text; the tenant is made, or resumed, for it.
 
-    Once a cluster, however many ask at the same time, unless ``again``. Raises AlreadyBootstrapped,
+    Once a cluster, however many ask at the same time, unless ``again``. Raises AlreadyExists,
     InvalidArgument and TenantErased; RedisError leaves the cluster as it was or needs ``again``.
     """
     tenants, store = TenantStore(control), KeyStore(control, pepper)
     if not again and await read(control, keys.BOOTSTRAP) is not None:
-        raise AlreadyBootstrapped("the cluster has had its first key")
+        raise AlreadyExists("the cluster has had its first key")
     record = await tenants.ensure(TenantRecord(id=tenant, highest_tier=HIGHEST_TIER))
     if record.state == "erased":
         raise TenantErased(f"tenant {tenant!r} was erased: name another")
     if not await control.set(keys.BOOTSTRAP, tenant, nx=True) and not again:
-        raise AlreadyBootstrapped("the cluster has had its first key")
+        raise AlreadyExists("the cluster has had its first key")
     if record.state == "suspended":
         await tenants.resume(tenant)
     return await store.create(tenant, name, ["*"], highest_tier=HIGHEST_TIER)

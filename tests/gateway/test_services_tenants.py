@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,6 +16,8 @@ from penstock.api.admin.v1.tenants_pb2_grpc import TenantsServiceStub
 from penstock.api.models.v1.models_pb2 import ListModelsRequest
 from penstock.api.models.v1.models_pb2_grpc import ModelsServiceStub
 from penstock.api.types.v1 import limits_pb2, metadata_pb2
+from penstock.service.local.ports import free_port
+from penstock.service.local.redis_server import RedisServer
 from tests.gateway.whole import Whole, fields_of, refusal, whole_gateway
 
 if TYPE_CHECKING:
@@ -305,3 +309,25 @@ async def test_an_erased_tenants_key_is_refused(gateway: Whole, admin: Any) -> N
     await stub.EraseTenant(erase, **admin)
     error = await refusal(models.ListModels(ListModelsRequest(), metadata=metadata))
     assert error.code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_store_that_is_away_is_said(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, free_port())
+    child = subprocess.Popen(server.command(), stdout=subprocess.DEVNULL)
+    try:
+        assert server.wait()
+        async with whole_gateway(server.url()) as gateway:
+            stub = TenantsServiceStub(gateway.channel)
+            request = pb.GetTenantRequest(tenant_id="operators")
+            await stub.GetTenant(request, metadata=gateway.admin)
+            child.kill()
+            child.wait()
+            error = await refusal(stub.GetTenant(request, metadata=gateway.admin))
+    finally:
+        child.kill()
+        child.wait()
+    assert (error.code, error.reason) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "DEPENDENCY_UNAVAILABLE",
+    )
+    assert error.retry_after_seconds

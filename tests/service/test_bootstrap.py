@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from penstock.errors import TenantErased
+from penstock.errors import AlreadyExists, TenantErased
 from penstock.service.api_keys import KeyStore
-from penstock.service.bootstrap import OPERATORS, AlreadyBootstrapped, bootstrap
+from penstock.service.bootstrap import OPERATORS, bootstrap
 from penstock.service.credentials import parse
 from penstock.service.tenants import TenantStore
 
@@ -30,14 +30,14 @@ async def test_there_is_one_first_key_however_many_ask(redis: Redis) -> None:
     made = await asyncio.gather(
         *(bootstrap(redis, PEPPER) for _ in range(10)), return_exceptions=True
     )
-    assert len([one for one in made if isinstance(one, AlreadyBootstrapped)]) == 9
+    assert len([one for one in made if isinstance(one, AlreadyExists)]) == 9
     assert len((await KeyStore(redis, PEPPER).list())[0]) == 1
 
 
 async def test_a_lost_first_key_can_be_made_again(redis: Redis) -> None:
     first, _ = await bootstrap(redis, PEPPER)
     await TenantStore(redis).suspend(OPERATORS)
-    with pytest.raises(AlreadyBootstrapped):
+    with pytest.raises(AlreadyExists):
         await bootstrap(redis, PEPPER)
     second, _ = await bootstrap(redis, PEPPER, again=True)
     assert second.id != first.id

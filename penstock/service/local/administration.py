@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock.cli.models import models
-from penstock.errors import PenstockError
-from penstock.service.bootstrap import OPERATORS, AlreadyBootstrapped
+from penstock.errors import AlreadyExists, PenstockError
+from penstock.service.bootstrap import OPERATORS
 from penstock.service.local.records import Records
 from penstock.service.local.state import DEFAULT_STATE_DIR, read_state
 from penstock.service.registry import ModelRecord, TrafficShare
@@ -56,7 +56,7 @@ def first_key(
     with _records(state_dir) as records:
         try:
             text = records.first_key(tenant, again=again)
-        except AlreadyBootstrapped as error:
+        except AlreadyExists as error:
             _refuse(f"{error}; --again makes one more")
     typer.echo(json.dumps({"tenant": tenant, "key": text}) if as_json else text)
 

@@ -77,7 +77,7 @@ class Records:
     ) -> str:
         """The text of a key that may do everything; once a cluster, unless ``again``.
 
-        Raises AlreadyBootstrapped, InvalidArgument, TenantErased.
+        Raises AlreadyExists, InvalidArgument, TenantErased.
         """
         return _with_redis(
             self._control_url,
