@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -311,21 +311,30 @@ async def test_an_erased_tenants_key_is_refused(gateway: Whole, admin: Any) -> N
     assert error.code is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_store_that_is_away_is_said(tmp_path: Path) -> None:
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[tuple[RedisServer, subprocess.Popen[bytes]]]:
+    """A Redis that the test may kill."""
     server = RedisServer(tmp_path, free_port())
     child = subprocess.Popen(server.command(), stdout=subprocess.DEVNULL)
     try:
         assert server.wait()
-        async with whole_gateway(server.url()) as gateway:
-            stub = TenantsServiceStub(gateway.channel)
-            request = pb.GetTenantRequest(tenant_id="operators")
-            await stub.GetTenant(request, metadata=gateway.admin)
-            child.kill()
-            child.wait()
-            error = await refusal(stub.GetTenant(request, metadata=gateway.admin))
+        yield server, child
     finally:
         child.kill()
         child.wait()
+
+
+async def test_a_store_that_is_away_is_said(
+    own_redis: tuple[RedisServer, subprocess.Popen[bytes]],
+) -> None:
+    server, child = own_redis
+    async with whole_gateway(server.url()) as gateway:
+        stub = TenantsServiceStub(gateway.channel)
+        request = pb.GetTenantRequest(tenant_id="operators")
+        await stub.GetTenant(request, metadata=gateway.admin)
+        child.kill()
+        child.wait()
+        error = await refusal(stub.GetTenant(request, metadata=gateway.admin))
     assert (error.code, error.reason) == (
         grpc.StatusCode.UNAVAILABLE,
         "DEPENDENCY_UNAVAILABLE",
