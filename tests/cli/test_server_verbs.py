@@ -12,6 +12,7 @@ def test_every_server_verb_is_named_in_the_wheel_too() -> None:
     app = get_command(build())
     verbs = set(app.commands)  # type: ignore[attr-defined]
     client = {"classify", "entities", "detect", "predict", "embed", "generate", "doctor"}
+    client |= {"usage", "limits"}
     assert verbs == client | {"models", "tenants", "keys", "audit"} | set(SERVER_VERBS)
     model_verbs = set(app.commands["models"].commands)  # type: ignore[attr-defined]
     assert model_verbs == {"list", "get", "versions"} | set(SERVER_MODEL_VERBS)

@@ -57,7 +57,7 @@ def test_status_tells_what_runs(
     assert told["running"]
     assert told["endpoint"] == small_cluster.endpoint
     names = {process["name"] for process in told["processes"] if process["running"]}
-    assert names == {"redis", "triton-0", "agent-0", "gateway-0", "gateway-1"}
+    assert names == {"redis", "scheduler", "triton-0", "agent-0", "gateway-0", "gateway-1"}
     assert [(model["model"], model["state"]) for model in told["models"]] == [("fraud", "ready")]
 
 

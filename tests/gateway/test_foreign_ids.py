@@ -19,11 +19,13 @@ from google.protobuf.message_factory import GetMessageClass
 from tritonclient.grpc import service_pb2 as oip
 
 from gateway.tensors import bytes_tensor
+from penstock.api.audit.v1 import audit_pb2 as audit
 from penstock.api.embeddings.v1 import embeddings_pb2 as embeddings
 from penstock.api.inference.v1 import inference_pb2 as inference
 from penstock.api.models.v1 import models_pb2 as models
 from penstock.api.models.v1.models_pb2_grpc import ModelsServiceStub
 from penstock.api.types.v1 import content_pb2
+from penstock.api.usage.v1 import usage_pb2 as usage
 from penstock.service.packages import ModelSpec
 from penstock.service.registry import ModelRegistry
 from penstock.service.tenants import TenantRecord
@@ -56,6 +58,13 @@ class Probed:
     """The rpc looks the model up: a foreign name must look missing."""
 
     task: str
+    messages: Probe
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The rpc looks for it among the caller's own events, and finds as little as of a missing one."""
+
     messages: Probe
 
 
@@ -96,9 +105,10 @@ INFERENCE = "penstock.api.inference.v1.InferenceService"
 EMBEDDINGS = "penstock.api.embeddings.v1.EmbeddingsService"
 MODELS = "penstock.api.models.v1.ModelsService"
 ADMIN = "penstock.api.admin.v1"
+AUDIT = "penstock.api.audit.v1.AuditService"
 OIP = "inference.GRPCInferenceService"
 
-POLICIES: dict[tuple[str, str], Probed | str] = {
+POLICIES: dict[tuple[str, str], Probed | Filter | str] = {
     (f"{INFERENCE}.Predict", "model"): Probed(
         "predict",
         one(row),
@@ -174,9 +184,13 @@ POLICIES: dict[tuple[str, str], Probed | str] = {
         }.items()
         for field in fields
     },
-    ("penstock.api.usage.v1.UsageService.QueryUsage", "filter.models"): UNSERVED,
-    ("penstock.api.audit.v1.AuditService.QueryEvents", "model"): UNSERVED,
-    ("penstock.api.audit.v1.AuditService.QueryEvents", "resource_id"): UNSERVED,
+    ("penstock.api.usage.v1.UsageService.QueryUsage", "filter.models"): Filter(
+        one(lambda n: usage.QueryUsageRequest(filter=usage.UsageFilter(models=[n])))
+    ),
+    (f"{AUDIT}.QueryEvents", "model"): Filter(one(lambda n: audit.QueryEventsRequest(model=n))),
+    (f"{AUDIT}.QueryEvents", "resource_id"): Filter(
+        one(lambda n: audit.QueryEventsRequest(resource_id=n))
+    ),
 }
 """(rpc, field) -> how a foreign id in it is kept from looking different from a missing one."""
 
@@ -307,6 +321,7 @@ async def callers(gateway: Whole) -> dict[str, Metadata]:
 
 
 PROBED = {key: policy for key, policy in POLICIES.items() if isinstance(policy, Probed)}
+FILTERS = {key: policy for key, policy in POLICIES.items() if isinstance(policy, Filter)}
 
 
 def test_every_field_that_names_a_resource_has_a_policy() -> None:
@@ -342,6 +357,20 @@ async def test_a_foreign_model_looks_missing(
                 ]
                 assert one == other, f"{caller}: {name} {version} can be told from {missing}"
             assert b"<id>" in one.status + b"".join(one.answers) or one.answers == (b"",)
+
+
+@pytest.mark.parametrize("key", FILTERS, ids=".".join)
+async def test_a_filter_tells_nothing_of_a_foreign_model(
+    gateway: Whole, callers: dict[str, Metadata], key: tuple[str, str]
+) -> None:
+    rpc, policy = rpcs()[key[0]], FILTERS[key]
+    for by in (callers["narrow key"], callers["narrow tenant"]):
+        one, other = [
+            without(name, await outcome(gateway.channel, rpc, policy.messages(name), by))
+            for name in (f"{HIDDEN}-predict", f"{ABSENT}-predict")
+        ]
+        assert one.code is grpc.StatusCode.OK
+        assert one == other
 
 
 @pytest.mark.parametrize("key", PROBED, ids=lambda key: key[0].rpartition(".")[2])

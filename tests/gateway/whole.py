@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import grpc
@@ -20,6 +23,7 @@ from penstock.service.redis import connect
 from penstock.service.tenants import TenantRecord, TenantStore
 
 PEPPER = "a pepper of the tests"
+LEDGER_KEY = "a ledger key of the tests"
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -50,12 +54,16 @@ async def whole_gateway(redis_url: str) -> AsyncIterator[Whole]:
     """Serves on a free port with an empty database; models that are registered later are seen."""
     redis = connect(redis_url)
     await redis.flushdb()
+    folder = Path(mkdtemp())
     settings = GatewaySettings(
         listen="127.0.0.1:0",
         control_redis_url=redis_url,
         soft_redis_url=redis_url,
         key_pepper=SecretStr(PEPPER),
         drain_seconds=0,
+        ledger_dir=str(folder / "journals"),
+        ledger_uri=(folder / "segments").as_uri(),
+        ledger_key=SecretStr(LEDGER_KEY),
     )
     keys, tenants = KeyStore(redis, PEPPER.encode()), TenantStore(redis)
     await tenants.create(TenantRecord(id="operators", highest_tier=1))
@@ -68,6 +76,7 @@ async def whole_gateway(redis_url: str) -> AsyncIterator[Whole]:
     finally:
         await gateway.stop()
         await redis.aclose()
+        shutil.rmtree(folder)
 
 
 def bearer(key: str) -> Metadata:

@@ -36,6 +36,7 @@ from penstock.service.local.redis_server import RedisServer
 from penstock.service.packages import triton_name
 from penstock.service.redis import connect
 from penstock.service.registry import ModelRegistry, ReplicaRecord, ReplicaRegistry, ServedModel
+from penstock.service.tenants import TenantRecord, TenantStore
 from tests.gateway.ledger.metered import ECHO, PEPPER, PRICES, STORIES, double, rows
 from tests.gateway.ledger.seen import billed, shipped, totals
 from tests.gateway.stage import StoryReplica
@@ -93,6 +94,7 @@ class Cluster:
         for spec in (ECHO, STORIES):
             await registry.register(f"file:///{spec.name}", f"sha256:{spec.name}", spec)
         await self.announce()
+        await TenantStore(self.control).ensure(TenantRecord(id="acme", highest_tier=1))
         _, self.api_key = await KeyStore(self.control, PEPPER.encode()).create("acme", "t", ["*"])
         for index in range(len(self.ports)):
             self.start_gateway(index)

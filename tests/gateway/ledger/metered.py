@@ -20,6 +20,7 @@ from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from penstock.internal.ledger.v1.events_pb2 import CallEvent
 from penstock.service.api_keys import KeyStore
+from penstock.service.tenants import TenantRecord, TenantStore
 from tests.gateway.ledger.seen import shipped
 from tests.gateway.scripted_replica import Context, doubled, floats
 from tests.gateway.specs import spec
@@ -76,6 +77,7 @@ class Metered:
     async def with_key(self, *scopes: str, **options: Any) -> Metadata:
         """Metadata of another key of the tenant."""
         tenant = options.pop("tenant", "acme")
+        await TenantStore(self.stage.redis).ensure(TenantRecord(id=tenant, highest_tier=1))
         _, text = await self.keys.create(tenant, "test", scopes or ("*",), **options)
         return (("authorization", f"Bearer {text}"),)
 
@@ -112,6 +114,7 @@ async def metered(redis_url: str, folder: Path) -> AsyncIterator[Metered]:
         gateway = Gateway(settings)
         address = await gateway.start()
         keys = KeyStore(stage.redis, PEPPER.encode())
+        await TenantStore(stage.redis).ensure(TenantRecord(id="acme", highest_tier=1))
         _, text = await keys.create("acme", "test", ("*",))
         channel = grpc.aio.insecure_channel(address)
         try:

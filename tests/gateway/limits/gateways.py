@@ -27,6 +27,7 @@ from penstock.service.packages import triton_name
 from penstock.service.quotas import NO_LIMITS, Budget, Limits
 from penstock.service.redis import connect
 from penstock.service.registry import ModelRegistry, ReplicaRecord, ReplicaRegistry, ServedModel
+from penstock.service.tenants import TenantRecord, TenantStore
 from tests.gateway.limits.windows import Admitted
 from tests.gateway.scripted_replica import Context, ScriptedReplica, doubled
 from tests.gateway.specs import spec
@@ -87,6 +88,7 @@ class Gateways:
         self, limits: Limits = NO_LIMITS, budgets: tuple[Budget, ...] = ()
     ) -> tuple[tuple[str, str], ...]:
         """Metadata of a new key with these limits."""
+        await TenantStore(self.control).ensure(TenantRecord(id="acme", highest_tier=1))
         record, text = await self._keys.create("acme", "test", ["*"])
         record = record.model_copy(update={"limits": limits, "budgets": budgets})
         await self.control.set(keys.api_key(record.id), record.model_dump_json())
