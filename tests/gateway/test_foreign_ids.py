@@ -63,7 +63,7 @@ class Probed:
 
 @dataclass(frozen=True)
 class Filter:
-    """The rpc looks for it among the caller's own events, and finds as little as of a missing one."""
+    """The rpc looks for it among the caller's own events: there is nothing, as of a missing one."""
 
     messages: Probe
 
