@@ -25,6 +25,7 @@ from penstock.api.audit.v1.audit_pb2 import AuditEvent
 from penstock.errors import DependencyUnavailable
 from penstock.internal.ledger.v1.events_pb2 import CallEvent
 from penstock.service.objects import Objects
+from penstock.service.tasks import end_tasks
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +143,7 @@ class PayloadKeeper:
                 await self._queue.join()
         except TimeoutError:
             log.error("payloads are lost", extra={"payloads": self._queue.qsize()})
-        for writer in self._writers:
-            writer.cancel()
-        await asyncio.gather(*self._writers, return_exceptions=True)
+        await end_tasks(self._writers, LONGEST_DRAIN_SECONDS)
 
     def measure(self, meter: Meter) -> None:
         """Counts drops."""

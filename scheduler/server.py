@@ -17,6 +17,7 @@ from penstock.errors import DependencyUnavailable
 from penstock.service.ledger.chains import Chain
 from penstock.service.objects import Objects
 from penstock.service.redis import connect
+from penstock.service.tasks import end_tasks
 from penstock.service.telemetry import start_metrics
 from scheduler.export import Exporter
 from scheduler.redis_scripts import take_turn
@@ -72,9 +73,8 @@ class Scheduler:
     async def stop(self) -> None:
         """Breaks the work off, which is safe at any point, and ends."""
         await self._health.enter_graceful_shutdown()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
+        if not await end_tasks(self._tasks, self._settings.drain_seconds):
+            log.error("some work did not end in time")
         await self._server.stop(self._settings.drain_seconds)
         if self._exporter is not None:
             await self._exporter.close()

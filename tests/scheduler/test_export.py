@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from penstock.api.types.v1 import metadata_pb2
+from penstock.service.tasks import end_tasks
 from scheduler import export
 from scheduler.export import Exporter, SinkRefused
 from tests.service.ledger.writing import Ledger, event
@@ -122,8 +123,7 @@ async def test_a_failing_sink_is_asked_until_it_takes_everything(
             while len(sink.taken) < 2:
                 await asyncio.sleep(0.01)
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        assert await end_tasks([task], 10)
     assert [one["id"] for one in sink.taken] == [event(1).id, event(2).id]
 
 

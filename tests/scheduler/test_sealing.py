@@ -14,6 +14,7 @@ from penstock.service.ledger.heads import read_heads
 from penstock.service.ledger.links import Link
 from penstock.service.ledger.outbox import encode_events
 from penstock.service.ledger.verification import verify
+from penstock.service.tasks import end_tasks
 from scheduler import sealing
 from scheduler.outbox import OutboxBroken
 from scheduler.sealing import AdoptionRefused
@@ -81,10 +82,11 @@ async def test_many_sealers_at_once_seal_each_event_once(ledger: Ledger, redis: 
             while await redis.xlen(keys.LEDGER_OUTBOX):
                 await asyncio.sleep(0.02)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        assert await end_tasks(tasks, 10)
     await assert_sealed_once(ledger, [one.id for one in events])
+    folders = [path for name in ("audit", "usage") for path in (ledger.folder / name).iterdir()]
+    # Those who were not first have taken their files away.
+    assert {len(list(folder.glob("*.parquet"))) for folder in folders} == {1}
 
 
 async def test_what_a_dead_sealer_left_before_redis_is_adopted(
@@ -161,5 +163,4 @@ async def test_a_full_segment_does_not_wait_for_its_time(ledger: Ledger, redis: 
             while not await redis.hexists(keys.LEDGER_HEADS, "audit"):
                 await asyncio.sleep(0.02)
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        assert await end_tasks([task], 10)

@@ -71,7 +71,7 @@ class Chain:
         return int(numbers[-1]) if numbers else 0
 
     async def create(self, previous: Link | None, span: Span) -> Link | None:
-        """Seals the next segment; None when another writer was first."""
+        """Seals the next segment; None when another writer was first. Raises LinkBroken."""
         segment = previous.segment + 1 if previous else 1
         before = previous.hash if previous else GENESIS
         data = await asyncio.to_thread(encode, span.rows)
@@ -92,7 +92,12 @@ class Chain:
         ).signed(self.key)
         await self._objects.put(self._file(link), data)
         path = f"{self.folder(segment)}/link.json"
-        return link if await self._objects.create(path, link.encoded()) else None
+        if await self._objects.create(path, link.encoded()):
+            return link
+        winner = await self.link(segment)
+        if winner is not None and winner.file_sha256 != link.file_sha256:
+            await self._objects.delete(self._file(link))
+        return None
 
     async def remove(self, link: Link, tenants: frozenset[str]) -> Link:
         """Takes the contents of these tenants' rows out of a segment; the chain's hash stays.
