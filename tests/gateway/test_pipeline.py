@@ -340,6 +340,40 @@ async def test_a_limit_holds_over_two_gateways_at_once(served: Served, redis: Re
     assert int(dict(errors[0].trailing_metadata() or ())["grpc-retry-pushback-ms"]) > 0
 
 
+async def test_an_answer_tells_what_is_left_of_the_rate(served: Served) -> None:
+    metadata = await served.with_key(requests_per_minute=60)
+    call = served.stub.Predict(pb.PredictRequest(model="m"), metadata=metadata)
+    await call
+    trailing = dict(await call.trailing_metadata())
+    assert trailing["x-ratelimit-limit-requests"] == "60"
+    assert trailing["x-ratelimit-remaining-requests"] == "59"
+    assert trailing["x-ratelimit-reset-requests"] == "1"
+    call = served.stub.Predict(pb.PredictRequest(model="m"), metadata=served.metadata)
+    await call
+    assert not [key for key, _ in await call.trailing_metadata() if key.startswith("x-ratelimit")]
+
+
+async def test_a_stream_tells_what_is_left_before_its_first_message(served: Served) -> None:
+    metadata = await served.with_key(requests_per_minute=60)
+    call = served.stub.Generate(pb.GenerateRequest(prompt="x"), metadata=metadata)
+    initial = dict(await call.initial_metadata())
+    assert initial["x-ratelimit-remaining-requests"] == "59"
+    call.cancel()
+    await asyncio.wait_for(served.probe.ended.wait(), 5)
+
+
+async def test_a_call_that_can_never_pass_is_not_to_be_retried(served: Served) -> None:
+    metadata = await served.with_key(requests_per_minute=0)
+    code, reason, error = await refused(
+        served.stub.Predict(pb.PredictRequest(model="m"), metadata=metadata)
+    )
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+    assert dict(error.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "-1"
+    violation = details(error, error_details_pb2.QuotaFailure).violations[0]
+    assert violation.subject.startswith("key:")
+    assert details(error, error_details_pb2.RetryInfo) is None
+
+
 async def test_two_authorization_headers_are_refused(served: Served) -> None:
     code, reason, _ = await refused(
         served.stub.Predict(
