@@ -13,7 +13,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,10 +74,10 @@ def _tiny_tensors(
         rounds: dict[str, list[load.Figures]] = {name: [] for name in targets}
         for _ in range(ROUNDS):
             for name, target in targets.items():
-                answered = _ok_count(metrics)
+                answered = load.ok_count(metrics, "Predict")
                 figures = load.run(target, callers, SECONDS, LOAD_CORE)
                 if name == "penstock":
-                    _compare_counts(figures.requests, _ok_count(metrics) - answered)
+                    _compare_counts(figures.requests, load.ok_count(metrics, "Predict") - answered)
                 rounds[name].append(figures)
         found[str(callers)] = {name: _medians(runs) for name, runs in rounds.items()}
         echo_rate = found[str(callers)]["echo"]["requests_per_second"]
@@ -139,16 +138,6 @@ def _compare_counts(sent: int, answered: int) -> None:
     # h2load counts HTTP 200, which a gRPC error also is; at the end it drops calls in flight.
     if not sent <= answered <= sent + max(CALLERS):
         raise RuntimeError(f"{sent} requests finished, the gateway answered {answered} with OK")
-
-
-def _ok_count(metrics: str) -> int:
-    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5) as page:
-        lines = page.read().decode().splitlines()
-    return sum(
-        int(float(line.rpartition(" ")[2]))
-        for line in lines
-        if line.startswith("penstock_calls_total") and 'code="OK"' in line and "Predict" in line
-    )
 
 
 def _medians(runs: list[load.Figures]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,17 @@ def run(target: Target, callers: int, seconds: int, cpu: int | None = None) -> F
         p50_ms=cuts[49] * 1e3,
         p99_ms=cuts[98] * 1e3,
         cpu_us={name: (after[name] - before[name]) / len(latencies) * 1e6 for name in after},
+    )
+
+
+def ok_count(metrics: str, method: str) -> int:
+    """How many calls of the method a gateway has answered with OK; ``metrics`` is host:port."""
+    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5) as page:
+        lines = page.read().decode().splitlines()
+    return sum(
+        int(float(line.rpartition(" ")[2]))
+        for line in lines
+        if line.startswith("penstock_calls_total") and 'code="OK"' in line and method in line
     )
 
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.families import family_of
@@ -13,6 +14,7 @@ from gateway.limits.budgets import Account, Purse
 from gateway.limits.concurrency import Slots
 from gateway.limits.pieces import Hold
 from gateway.limits.rates import Bucket
+from gateway.limits.together import all_or_nothing
 from penstock.api.types.v1 import metadata_pb2
 from penstock.errors import BudgetExhausted
 
@@ -66,6 +68,7 @@ class Ticket:
         "_purses",
         "_requests",
         "_slots",
+        "_spent",
     )
 
     def __init__(self, plan: Plan) -> None:
@@ -77,6 +80,7 @@ class Ticket:
         self._holds: dict[Bucket, Hold] = {}
         self._purses: dict[Purse, int] = {}
         self._joined = False
+        self._spent: Spends = ()
 
     @property
     def metered(self) -> bool:
@@ -147,8 +151,11 @@ class Ticket:
                 purse.settle(amount, 0)
 
     def spends(self, call: Call) -> Spends:
-        """What the call has taken out of budgets so far."""
-        return [(purse.key, amount) for purse, amount in self._shares(call) if amount]
+        """What the call has taken out of budgets so far, or in the end."""
+        return [
+            *self._spent,
+            *((purse.key, amount) for purse, amount in self._shares(call) if amount),
+        ]
 
     def close(self, call: Call) -> Spends:
         """Ends the call: settles on ``call.usage``; what it has taken out of budgets."""
@@ -164,11 +171,12 @@ class Ticket:
             self._holds = {}
         if not self._purses:
             return ()
-        shares = self._shares(call)
-        for purse, amount in shares:
-            purse.settle(self._purses[purse], amount)
+        shares = dict(self._shares(call))
+        for purse, reserved in self._purses.items():
+            purse.settle(reserved, shares.get(purse, 0))
         self._purses = {}
-        return [(purse.key, amount) for purse, amount in shares if amount]
+        self._spent = [(purse.key, amount) for purse, amount in shares.items() if amount]
+        return self._spent
 
     def headers(self) -> Headers:
         """The x-ratelimit metadata: of all limits, the one that is nearest."""
@@ -187,7 +195,13 @@ class Ticket:
             for one in slots:
                 one.take(now)
         else:
-            await _enter_waiting(requests, slots)
+            holds = await all_or_nothing(
+                *[(bucket.acquire(1), _given_up) for bucket in requests],
+                *[(one.acquire(), partial(_left, one)) for one in slots],
+            )
+            for hold in holds:
+                if isinstance(hold, Hold):
+                    hold.settle(1, now)
         self._requests += requests
         self._slots += slots
         self._buckets += [a.units for a in allowances if a.units is not None]
@@ -196,24 +210,16 @@ class Ticket:
     async def _reserve_waiting(
         self, buckets: Sequence[Bucket], units: int, purses: Sequence[tuple[Purse, int]]
     ) -> None:
-        holds: list[Hold] = []
-        taken: list[tuple[Purse, int]] = []
-        try:
-            for bucket in buckets:
-                holds.append(await bucket.acquire(units))
-            for purse, amount in purses:
-                await purse.acquire(amount)
-                taken.append((purse, amount))
-        except BaseException:
-            now = time.monotonic()
-            for hold in holds:
-                hold.settle(0, now)
-            for purse, amount in taken:
-                purse.settle(amount, 0)
-            raise
-        for bucket, hold in zip(buckets, holds, strict=True):
+        taken = await all_or_nothing(
+            *[(bucket.acquire(units), _given_up) for bucket in buckets],
+            *[
+                (purse.acquire(amount), partial(_unspent, purse, amount))
+                for purse, amount in purses
+            ],
+        )
+        for bucket, hold in zip(buckets, taken, strict=False):
             self._add(bucket, hold)
-        for purse, amount in taken:
+        for purse, amount in purses:
             self._purses[purse] = self._purses.get(purse, 0) + amount
 
     def _add(self, bucket: Bucket, hold: Hold) -> None:
@@ -243,12 +249,14 @@ class Ticket:
         """What each purse pays. A stream may have reserved in two periods: the older pays first."""
         shares: list[tuple[Purse, int]] = []
         for account in self._accounts:
-            left = self._amount(account, call.usage, call) if call.usage is not None else 0
             mine = [purse for purse in self._purses if purse.account is account]
+            if not mine or call.usage is None:
+                continue
+            left = self._amount(account, call.usage, call)
             for purse in mine[:-1]:
                 shares.append((purse, min(left, self._purses[purse])))
                 left -= shares[-1][1]
-            shares += [(purse, left) for purse in mine[-1:]]
+            shares.append((mine[-1], left))
         return shares
 
 
@@ -265,25 +273,16 @@ UNLIMITED = _Unlimited(Plan())
 """The ticket of every call that nothing bounds."""
 
 
-async def _enter_waiting(requests: Sequence[Bucket], slots: Sequence[Slots]) -> None:
-    holds: list[Hold] = []
-    entered: list[Slots] = []
-    used = 0
-    try:
-        for one in slots:
-            await one.acquire()
-            entered.append(one)
-        for bucket in requests:
-            holds.append(await bucket.acquire(1))
-        used = 1
-    except BaseException:
-        for one in entered:
-            one.leave()
-        raise
-    finally:
-        now = time.monotonic()
-        for hold in holds:
-            hold.settle(used, now)
+def _given_up(hold: Hold) -> None:
+    hold.settle(0, time.monotonic())
+
+
+def _left(slots: Slots, _: None) -> None:
+    slots.leave()
+
+
+def _unspent(purse: Purse, amount: int, _: None) -> None:
+    purse.settle(amount, 0)
 
 
 def _headers(kind: str, buckets: Sequence[Bucket], now: float) -> Headers:
