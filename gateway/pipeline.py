@@ -129,7 +129,7 @@ class Pipeline:
                 call, incoming = await self._identify(
                     method, incoming, context, request_id, started
                 )
-                entry.call = call
+                entry.made_by(call)
                 if not many:
                     entry.received(incoming)
                 await self._admit(method, call)
@@ -156,7 +156,7 @@ class Pipeline:
                 call, incoming = await self._identify(
                     method, incoming, context, request_id, started
                 )
-                entry.call = call
+                entry.made_by(call)
                 if not many:
                     entry.received(incoming)
                 await self._admit(method, call)

@@ -92,7 +92,9 @@ class Gateway:
         self._prices = PriceTable.read(settings.prices_file)
         self._cluster = Cluster(issuers=known, currency=self._prices.currency)
         self._source = Source.create(Path(settings.ledger_dir))
-        self._ledger = Ledger(self._source, settings, self._control, self._prices)
+        self._payloads = _payload_keeper(settings)
+        self._payloads.measure(otel)
+        self._ledger = Ledger(self._source, settings, self._control, self._prices, self._payloads)
         self._limits = Admission(self._rates, self._spending, self._source.name, self._prices)
         left = LimitStatus(self._rates, self._spending)
         self._usage = UsageService(UsageReader(self._control), self._prices.currency, left)
@@ -103,8 +105,6 @@ class Gateway:
             self._ledger,
             settings,
         )
-        self._payloads = _payload_keeper(settings)
-        self._payloads.measure(otel)
         self._audit = _audit_service(settings, self._control, self._payloads)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(settings))

@@ -17,6 +17,7 @@ from gateway.calls import Call
 from gateway.families import family_of
 from gateway.ledger.digests import Digest, digest
 from gateway.ledger.journal import ENDED_TAG, Journal
+from gateway.payloads import Collected, PayloadKeeper
 from penstock.api.audit.v1 import audit_pb2
 from penstock.api.types.v1 import metadata_pb2
 from penstock.errors import DependencyUnavailable, PenstockError
@@ -39,9 +40,12 @@ _ALLOWED, _REFUSED = audit_pb2.AUDIT_DECISION_ALLOWED, audit_pb2.AUDIT_DECISION_
 class EventWriter:
     """Writes entries to the journal."""
 
-    def __init__(self, journal: Journal, prices: PriceTable) -> None:
+    def __init__(
+        self, journal: Journal, prices: PriceTable, payloads: PayloadKeeper | None = None
+    ) -> None:
         self.journal = journal
         self.prices = prices
+        self.payloads = payloads
         self._opened_in: dict[str, int] = {}
         self._unwritten: deque[bytes] = deque(maxlen=MOST_UNWRITTEN)
 
@@ -93,6 +97,7 @@ class Entry:
     __slots__ = (
         "_billed",
         "_input",
+        "_kept",
         "_output",
         "_request",
         "_units",
@@ -111,18 +116,29 @@ class Entry:
         self.request_id = request_id
         self.started = started
         self._request: bytes | None = None
+        self._kept: Collected | None = None
         self._input: Digest | None = None
         self._output: Digest | None = None
         self._billed: metadata_pb2.Usage | None = None
         self._units: tuple[int, int] | None = None
 
+    def made_by(self, call: Call) -> None:
+        """The caller is known."""
+        self.call = call
+        if call.principal.audit_payloads and self._writer.payloads is not None:
+            self._kept = self._writer.payloads.collect(call.principal)
+
     def received(self, request: bytes) -> None:
         """The whole request of a call that has one."""
         self._request = request
+        if self._kept is not None:
+            self._kept.received(request)
 
     def received_message(self, message: bytes) -> None:
         """The next message of a request stream."""
         self._input = self._added(self._input, message)
+        if self._kept is not None:
+            self._kept.received(message)
 
     def delivering(self, message: bytes) -> None:
         """The next message of an answer stream is about to leave.
@@ -137,6 +153,8 @@ class Entry:
                 self._bill(call, metadata_pb2.Usage.FromString(usage.SerializeToString()))
                 self._units = units
         self._output = self._added(self._output, message)
+        if self._kept is not None:
+            self._kept.answered(message)
 
     def answered(self, answer: bytes) -> None:
         """A call with one answer, which leaves next. Raises DependencyUnavailable: it must not."""
@@ -144,6 +162,9 @@ class Entry:
         event = self._event(call, None if call is None else call.usage)
         if call is not None and (key := call.principal.pseudonym_key):
             event.output_digest = digest(key, answer)
+        if self._kept is not None:
+            self._kept.answered(answer)
+        self._keep_payload(event)
         self._writer.write_ended(event, keep=not event.usage)
 
     def ended(self) -> None:
@@ -161,7 +182,14 @@ class Entry:
         event.code, event.reason = _CODES[code], reason
         if self._output is not None:
             event.output_digest = self._output.digest()
+        self._keep_payload(event)
         self._writer.write_ended(event, keep=True)
+
+    def _keep_payload(self, event: CallEvent) -> None:
+        keeper, kept = self._writer.payloads, self._kept
+        if keeper is not None and kept is not None:
+            event.payload_kept = keeper.offer(event, kept)
+            self._kept = None
 
     def _bill(self, call: Call, usage: metadata_pb2.Usage) -> None:
         if self._billed is None:

@@ -19,6 +19,7 @@ from gateway.ledger.reading import JournalTampered
 from gateway.ledger.shipment import MarkMisplaced, Shipment
 from gateway.ledger.sources import Source
 from gateway.ledger.store import LedgerStore
+from gateway.payloads import PayloadKeeper
 from gateway.settings import GatewaySettings
 from penstock.service.prices import PriceTable
 
@@ -37,14 +38,19 @@ class Ledger:
     """Writes every call down once, and ships what it wrote."""
 
     def __init__(
-        self, source: Source, settings: GatewaySettings, control: Redis, prices: PriceTable
+        self,
+        source: Source,
+        settings: GatewaySettings,
+        control: Redis,
+        prices: PriceTable,
+        payloads: PayloadKeeper | None = None,
     ) -> None:
         """Opens the journal. Raises OSError."""
         key = ledger_key(settings)
         self._source = source
         self._store = LedgerStore(control)
         self._journal = Journal(source, key)
-        self._writer = EventWriter(self._journal, prices)
+        self._writer = EventWriter(self._journal, prices, payloads)
         self._shipment = Shipment(self._store, source, key, dead=False)
         self._adoption = Adoption(Path(settings.ledger_dir), self._store, key)
         self._durable = asyncio.Event()

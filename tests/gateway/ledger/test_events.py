@@ -18,13 +18,16 @@ from gateway.ledger.events import EventWriter
 from gateway.ledger.journal import Journal
 from gateway.ledger.sources import Source
 from gateway.limits.tickets import Plan, Ticket
+from gateway.payloads import PayloadKeeper
 from penstock.api.audit.v1 import audit_pb2
 from penstock.api.embeddings.v1.embeddings_pb2 import EmbedRequest
 from penstock.api.embeddings.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
 from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.api.types.v1 import metadata_pb2 as types
 from penstock.errors import Cancelled
 from penstock.internal.ledger.v1.events_pb2 import CallEvent, WriteAheadRecord
+from penstock.service.objects import Objects
 from penstock.service.prices import PriceTable
 from tests.gateway.ledger.metered import Metered, echo_request, metered, rows
 from tests.gateway.ledger.records import KEY, read_all
@@ -263,4 +266,31 @@ async def test_digests_are_the_tenants_and_need_its_key(tmp_path: Path) -> None:
         hmac.digest(b"another", b"answer", "sha256"),
         b"",
     ]
+    source.release()
+
+
+async def test_a_tenant_that_asks_for_it_has_its_payloads_kept(tmp_path: Path) -> None:
+    source = Source.create(tmp_path / "journals")
+    journal = Journal(source, KEY)
+    keeper = PayloadKeeper(Objects((tmp_path / "kept").as_uri()), "here", 1_000_000)
+    keeper.start()
+    writer = EventWriter(journal, PriceTable(), keeper)
+    request = inference.GenerateRequest(model="story", prompt="write to anna@example.com")
+    for asks in (True, False):
+        call = call_of(Principal("acme", "key", frozenset(), audit_payloads=asks))
+        entry = writer.entry(call.method, "ab" * 16 if asks else "cd" * 16, call.started)
+        entry.made_by(call)
+        entry.received(request.SerializeToString())
+        entry.delivering(inference.GenerateResponse(delta="done").SerializeToString())
+        entry.ended()
+    await keeper.stop()
+    await journal.close()
+    events = [WriteAheadRecord.FromString(r.payload).ended for r in read_all(source)]
+    assert [event.payload_kept for event in events] == [True, False]
+    kept = await keeper.read(events[0])
+    assert kept is not None
+    assert b"anna@example.com" not in kept.input
+    assert inference.GenerateRequest.FromString(kept.input).prompt.startswith("write to ")
+    assert inference.GenerateResponse.FromString(kept.output).delta == "done"
+    assert await keeper.read(events[1]) is None
     source.release()
