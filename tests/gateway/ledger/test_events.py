@@ -23,7 +23,6 @@ from penstock.api.audit.v1 import audit_pb2
 from penstock.api.embeddings.v1.embeddings_pb2 import EmbedRequest
 from penstock.api.embeddings.v1.embeddings_pb2_grpc import EmbeddingsServiceStub
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.api.types.v1 import metadata_pb2 as types
 from penstock.errors import Cancelled
 from penstock.internal.ledger.v1.events_pb2 import CallEvent, WriteAheadRecord
@@ -275,13 +274,13 @@ async def test_a_tenant_that_asks_for_it_has_its_payloads_kept(tmp_path: Path) -
     keeper = PayloadKeeper(Objects((tmp_path / "kept").as_uri()), "here", 1_000_000)
     keeper.start()
     writer = EventWriter(journal, PriceTable(), keeper)
-    request = inference.GenerateRequest(model="story", prompt="write to anna@example.com")
+    request = pb.GenerateRequest(model="story", prompt="write to anna@example.com")
     for asks in (True, False):
         call = call_of(Principal("acme", "key", frozenset(), audit_payloads=asks))
         entry = writer.entry(call.method, "ab" * 16 if asks else "cd" * 16, call.started)
         entry.made_by(call)
         entry.received(request.SerializeToString())
-        entry.delivering(inference.GenerateResponse(delta="done").SerializeToString())
+        entry.delivering(pb.GenerateResponse(delta="done").SerializeToString())
         entry.ended()
     await keeper.stop()
     await journal.close()
@@ -290,7 +289,7 @@ async def test_a_tenant_that_asks_for_it_has_its_payloads_kept(tmp_path: Path) -
     kept = await keeper.read(events[0])
     assert kept is not None
     assert b"anna@example.com" not in kept.input
-    assert inference.GenerateRequest.FromString(kept.input).prompt.startswith("write to ")
-    assert inference.GenerateResponse.FromString(kept.output).delta == "done"
+    assert pb.GenerateRequest.FromString(kept.input).prompt.startswith("write to ")
+    assert pb.GenerateResponse.FromString(kept.output).delta == "done"
     assert await keeper.read(events[1]) is None
     source.release()
