@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -28,10 +28,13 @@ import psutil
 from benchmarks import load, report
 from gateway.authorisation import authorise
 from gateway.calls import Call, Principal, Quota
-from gateway.identity import Identifier
+from gateway.identity.identifier import Identifier
+from gateway.ledger.events import EventWriter
+from gateway.ledger.journal import Journal
+from gateway.ledger.sources import Source
 from gateway.limits.admission import Admission
 from gateway.limits.bounds import upper_bound
-from gateway.limits.tickets import Ticket
+from gateway.limits.tickets import UNLIMITED, Ticket
 from gateway.tensors import Tensor
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.api.types.v1 import metadata_pb2
@@ -41,8 +44,10 @@ from penstock.service.local.cluster import ClusterOptions, LocalCluster
 from penstock.service.local.ports import free_port
 from penstock.service.local.state import DEFAULT_STATE_DIR, ClusterState
 from penstock.service.packages import ModelSpec, read_spec
+from penstock.service.prices import PriceTable
 from penstock.service.quotas import NO_LIMITS, Budget, Limits
 from penstock.service.redis import connect
+from penstock.service.tenants import TenantRecord, TenantStore
 
 MODEL = "fraud"
 METHOD = "/penstock.api.inference.v1.InferenceService/Predict"
@@ -78,14 +83,22 @@ async def _steps(state: ClusterState) -> dict[str, float]:
     admission = Admission(soft, control, secrets.token_hex(16), None)
     admission.start()
     store = KeyStore(control, state.key_pepper.encode())
+    tenants = TenantStore(control)
+    await tenants.ensure(TenantRecord(id="acme", highest_tier=1))
     _, text = await store.create("acme", "bench", ["*"])
     metadata = {"authorization": f"Bearer {text}"}
-    identifier = Identifier(store)
+    identifier = Identifier(store, tenants)
     found: dict[str, list[float]] = {}
     spec = read_spec(DEFAULT_STATE_DIR / "artifacts" / MODEL)
-    for _ in range(STEP_ROUNDS):
-        for name, step in _step_list(identifier, metadata, admission, spec).items():
-            found.setdefault(name, []).append(await _timed(step))
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Source.create(Path(folder)), secrets.token_bytes(32))
+        writer = EventWriter(journal, PriceTable())
+        for _ in range(STEP_ROUNDS):
+            steps = _step_list(identifier, metadata, admission, spec)
+            steps["write_down"] = lambda: _written_down(writer)
+            for name, step in steps.items():
+                found.setdefault(name, []).append(await _timed(step))
+        await journal.close()
     await admission.stop()
     await asyncio.gather(control.aclose(), soft.aclose())
     return {name: median(rounds) for name, rounds in found.items()}
@@ -110,7 +123,7 @@ def _step_list(
         upper_bound(spec, 1, [tensor])
 
     return {
-        "identify": lambda: identifier.identify(metadata),
+        "identify": lambda: identifier.identify(METHOD, metadata, Stranger()),
         "authorise": authorised,
         "admit_0_limits": lambda: _through(admission, nobody),
         "admit_2_limits": lambda: _through(admission, two),
@@ -120,6 +133,25 @@ def _step_list(
         "bound": bounded,
         "admit_6_and_headers": lambda: _through(admission, six, headers=True),
     }
+
+
+async def _written_down(writer: EventWriter) -> None:
+    """One event with its two digests, encoded, chained and written to the file."""
+    who = Principal("acme", "free", frozenset({"*"}), pseudonym_key=bytes(32))
+    entry = writer.entry(METHOD, "0" * 32, time.monotonic())
+    entry.made_by(_call(UNLIMITED, who))
+    entry.received(bytes(150))
+    entry.answered(bytes(150))
+
+
+class Stranger:
+    """A peer without a certificate."""
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        return {}
 
 
 async def _through(
@@ -251,6 +283,7 @@ def _limited_key(state: ClusterState, limits: Limits, *budgets: Budget) -> str:
     async def create() -> str:
         control = connect(state.control_redis_url)
         store = KeyStore(control, state.key_pepper.encode())
+        await TenantStore(control).ensure(TenantRecord(id="bench", highest_tier=1))
         record, text = await store.create("bench", "bench", ["*"])
         record = record.model_copy(update={"limits": limits, "budgets": budgets})
         await control.set(keys.api_key(record.id), record.model_dump_json())
