@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from gateway.families import family_of
 from gateway.limits.budgets import Account, Purse
@@ -18,12 +18,18 @@ from gateway.limits.together import all_or_nothing
 from penstock.api.types.v1 import metadata_pb2
 from penstock.errors import BudgetExhausted
 
-if TYPE_CHECKING:
-    from gateway.calls import Call
-
 Spends = Sequence[tuple[str, int]]
 """(Redis key of a budget, units or millionths of the currency)."""
 Headers = tuple[tuple[str, str], ...]
+
+
+class Billed(Protocol):
+    """What a ticket reads of its call."""
+
+    method: str
+    model: str
+    tier: int
+    usage: metadata_pb2.Usage | None
 
 
 class Prices(Protocol):
@@ -106,7 +112,7 @@ class Ticket:
                 self._joined = False
                 raise
 
-    async def reserve(self, bound: metadata_pb2.Usage, call: Call) -> None:
+    async def reserve(self, bound: metadata_pb2.Usage, call: Billed) -> None:
         """Reserves what a part of the call can use at most, of everything or of nothing.
 
         Raises RateLimited, BudgetExhausted, DependencyUnavailable.
@@ -131,7 +137,7 @@ class Ticket:
         await self._reserve_waiting(buckets, units, purses)
 
     def narrow(
-        self, bound: metadata_pb2.Usage, used: metadata_pb2.Usage | None, call: Call
+        self, bound: metadata_pb2.Usage, used: metadata_pb2.Usage | None, call: Billed
     ) -> None:
         """Gives back what a part of the call did not use of what it had reserved."""
         left = bound.input_units + bound.output_units
@@ -150,14 +156,14 @@ class Ticket:
                 self._purses[purse] -= amount
                 purse.settle(amount, 0)
 
-    def spends(self, call: Call) -> Spends:
+    def spends(self, call: Billed) -> Spends:
         """What the call has taken out of budgets so far, or in the end."""
         return [
             *self._spent,
             *((purse.key, amount) for purse, amount in self._shares(call) if amount),
         ]
 
-    def close(self, call: Call) -> Spends:
+    def close(self, call: Billed) -> Spends:
         """Ends the call: settles on ``call.usage``; what it has taken out of budgets."""
         for slots in self._slots:
             slots.leave()
@@ -229,13 +235,13 @@ class Ticket:
         else:
             known.join(hold)
 
-    def _reserved_for(self, account: Account, usage: metadata_pb2.Usage, call: Call) -> int:
+    def _reserved_for(self, account: Account, usage: metadata_pb2.Usage, call: Billed) -> int:
         # One millionth more: the costs of a stream's groups, each rounded, can add up to less than
         # the rounded cost of all.
         amount = self._amount(account, usage, call)
         return amount + 1 if amount and account.budget.currency else amount
 
-    def _amount(self, account: Account, usage: metadata_pb2.Usage, call: Call) -> int:
+    def _amount(self, account: Account, usage: metadata_pb2.Usage, call: Billed) -> int:
         budget = account.budget
         if not budget.currency:
             same = usage.unit == budget.unit
@@ -245,7 +251,7 @@ class Ticket:
             raise BudgetExhausted(f"the budget is in {budget.currency}, and prices are not")
         return prices.cost_micros(family_of(call.method), call.model, call.tier, usage)
 
-    def _shares(self, call: Call) -> list[tuple[Purse, int]]:
+    def _shares(self, call: Billed) -> list[tuple[Purse, int]]:
         """What each purse pays. A stream may have reserved in two periods: the older pays first."""
         shares: list[tuple[Purse, int]] = []
         for account in self._accounts:
@@ -265,7 +271,7 @@ class _Unlimited(Ticket):
 
     __slots__ = ()
 
-    def close(self, call: Call) -> Spends:
+    def close(self, call: Billed) -> Spends:
         return ()
 
 

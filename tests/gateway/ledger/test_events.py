@@ -17,7 +17,7 @@ from gateway.calls import Call, Principal
 from gateway.ledger.events import EventWriter
 from gateway.ledger.journal import Journal
 from gateway.ledger.sources import Source
-from gateway.limits.tickets import Plan, Ticket
+from gateway.limits.tickets import Billed, Plan, Ticket
 from gateway.payloads import PayloadKeeper
 from penstock.api.audit.v1 import audit_pb2
 from penstock.api.embeddings.v1.embeddings_pb2 import EmbedRequest
@@ -199,7 +199,7 @@ class Held(Ticket):
     def __init__(self) -> None:
         super().__init__(Plan())
 
-    def spends(self, call: Call) -> list[tuple[str, int]]:
+    def spends(self, call: Billed) -> list[tuple[str, int]]:
         assert call.usage is not None
         units = call.usage.output_units
         return [("units", units), ("money", 2 * units), ("nothing", 0)]
