@@ -1,24 +1,21 @@
 """Natural batching: while replicas are busy, calls for one model wait and leave as one call.
 
-An idle replica gets a call at once; there is no timer. A merged call is capped by rows and, through
-the measured speed of the model, by the time it may keep others waiting; where not all that wait fit
-in, texts of like length leave together.
+An idle replica gets a call at once; there is no timer. waiting.py decides what leaves together.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from gateway import tensors
 from gateway.calls import Call
 from gateway.routing import ModelLoad, Regions, Replica, Router
 from gateway.tensors import Tensor
 from gateway.upstream import ReplicaLost, infer_request, output_tensors
+from gateway.waiting import STANDARD_TIER, Batch, Member, Part, Queue
 from penstock.errors import (
     DeadlineExceeded,
     InternalError,
@@ -30,83 +27,6 @@ from penstock.errors import (
 )
 
 log = logging.getLogger(__name__)
-
-MERGED_SECONDS = 0.1
-"""How long a merged call should keep a replica busy at most, as far as speed is known."""
-BACKLOG_SHARE = 0.5
-LONGEST_MERGED_SECONDS = 0.5
-"""With a backlog, a merged call may take this share of it, for so long: who waits for long anyway
-gains more from a better packed call than from a short one. Not for the tiers that use slack, which
-must let an urgent call in soon."""
-SPEED_MEMORY = 0.2
-"""Weight of the newest measurement in a lane's moving average of seconds a cost unit."""
-STANDARD_TIER = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The rows of one member of a merged call, answered."""
-
-    outputs: list[Tensor]
-    replica: str
-    region: str
-    queue_seconds: float
-    inference_seconds: float
-
-
-class Member:
-    """One caller's rows on their way through a lane."""
-
-    __slots__ = (
-        "alone",
-        "batch",
-        "call",
-        "cost",
-        "future",
-        "inputs",
-        "length",
-        "queued",
-        "retried",
-        "rows",
-        "tier",
-        "varies",
-    )
-
-    def __init__(self, rows: int, inputs: Sequence[Tensor], call: Call, tier: int) -> None:
-        self.rows = rows
-        self.inputs = inputs
-        self.call = call
-        self.tier = tier
-        self.cost = sum(len(tensor.data) for tensor in inputs)
-        self.length = self.cost / rows
-        """Bytes a row."""
-        self.varies = any(tensor.datatype == "BYTES" for tensor in inputs)
-        """Whether rows differ in length, so that merging them can cost padding."""
-        self.future: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
-        self.queued = time.monotonic()
-        self.batch: Batch | None = None
-        self.alone = False
-        self.retried = False
-
-
-class Batch:
-    """A merged call in flight."""
-
-    __slots__ = ("left", "members", "task")
-
-    def __init__(self, members: list[Member]) -> None:
-        self.members = members
-        self.left = len(members)
-        self.task: asyncio.Task[None] | None = None
-        """Set once it runs: a task cancelled before its first step would count nothing out."""
-        for member in members:
-            member.batch = self
-
-    def leave(self) -> None:
-        """One member lost interest; the call ends when the last one has."""
-        self.left -= 1
-        if self.left == 0 and self.task is not None:
-            self.task.cancel()
 
 
 class Lane:
@@ -128,21 +48,17 @@ class Lane:
     ) -> None:
         self._model = model
         self._triton_name = triton_name
-        self._max_rows = max_rows
         self._router = router
         self._regions = regions
         self._slot_freed = slot_freed or self.pump
-        self._queue: list[tuple[int, int, Member]] = []
-        self._arrivals = 0
-        self._queued_cost = 0
-        self._seconds_per_cost = 0.0
+        self._queue = Queue(max_rows)
         self._tasks: set[asyncio.Task[None]] = set()
         self._pump_due = False
 
     @property
     def cost_cap(self) -> float:
-        """The cost that keeps a replica busy for MERGED_SECONDS; infinite until speed is known."""
-        return self._cost_of(MERGED_SECONDS)
+        """The cost that keeps a replica busy for as long as one call should."""
+        return self._queue.cost_cap
 
     async def submit(self, rows: int, inputs: Sequence[Tensor], call: Call, tier: int) -> Part:
         """Answers the rows; at most ``max_rows`` of them.
@@ -152,7 +68,7 @@ class Lane:
         member = Member(rows, inputs, call, tier or STANDARD_TIER)
         remaining = call.deadline - member.queued
         self._refuse_hopeless(remaining)
-        self._push(member)
+        self._queue.push(member)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(remaining, _expire, member)
         if not self._pump_due:
@@ -173,11 +89,10 @@ class Lane:
             replica = self._router.pick(self._triton_name, free_only=True, regions=self._regions)
             if replica is None:
                 # What is in flight pumps again when it ends.
-                here = self._router.usable(self._triton_name, self._regions)
-                if not self._tasks and not here:
+                if not self._tasks and not self._usable():
                     self._fail_queue()
                 return
-            members = self._take()
+            members = self._queue.take()
             if members:
                 batch = Batch(members)
                 load = self._router.begin(replica, self._triton_name)
@@ -188,76 +103,13 @@ class Lane:
     def _refuse_hopeless(self, remaining: float) -> None:
         if remaining <= 0:
             raise DeadlineExceeded
-        wait = self._queued_cost * self._seconds_per_cost
+        wait = self._queue.seconds
         wait /= self._router.slots(self._triton_name, self._regions) or 1
         if wait > remaining:
             raise Overloaded(
                 f"{self._model!r} is busy for about {wait:.1f} s, longer than the deadline leaves",
                 retry_after_seconds=wait,
             )
-
-    def _push(self, member: Member) -> None:
-        self._arrivals += 1
-        self._queued_cost += member.cost
-        heapq.heappush(self._queue, (member.tier, self._arrivals, member))
-
-    def _take(self) -> list[Member]:
-        """The longest waiting member of the highest tier, and as many as fit beside it."""
-        head = self._pop()
-        if head is None or head.alone:
-            return [] if head is None else [head]
-        if head.varies and self._queued_cost + head.cost > self._cap(head):
-            return self._take_like_lengths(head)
-        members, rows, cost, cap = [head], head.rows, head.cost, self._cap(head)
-        while self._queue:
-            member = self._queue[0][2]
-            if not member.future.done():
-                full = rows + member.rows > self._max_rows or cost + member.cost > cap
-                if full or member.alone or not _alike(head, member):
-                    break
-                members.append(member)
-                rows += member.rows
-                cost += member.cost
-            self._drop_first()
-        return members
-
-    def _take_like_lengths(self, head: Member) -> list[Member]:
-        # Texts of like length need the least padding. Each member is the head at its turn, so
-        # nobody waits longer for it.
-        waiting = [m for _, _, m in self._queue if not (m.future.done() or m.alone)]
-        waiting.sort(key=lambda member: (abs(member.length - head.length), member.queued))
-        members, rows, cost, cap = [head], head.rows, head.cost, self._cap(head)
-        for member in waiting:
-            fits = rows + member.rows <= self._max_rows and cost + member.cost <= cap
-            if fits and _alike(head, member):
-                members.append(member)
-                rows += member.rows
-                cost += member.cost
-        taken = set(members)
-        self._queue = [entry for entry in self._queue if entry[2] not in taken]
-        heapq.heapify(self._queue)
-        self._queued_cost -= cost - head.cost
-        return members
-
-    def _cap(self, head: Member) -> float:
-        if head.tier > STANDARD_TIER:
-            return self.cost_cap
-        backlog = min(self._queued_cost * BACKLOG_SHARE, self._cost_of(LONGEST_MERGED_SECONDS))
-        return max(self.cost_cap, backlog)
-
-    def _cost_of(self, seconds: float) -> float:
-        return seconds / self._seconds_per_cost if self._seconds_per_cost else float("inf")
-
-    def _pop(self) -> Member | None:
-        while self._queue:
-            member = self._queue[0][2]
-            self._drop_first()
-            if not member.future.done():
-                return member
-        return None
-
-    def _drop_first(self) -> None:
-        self._queued_cost -= heapq.heappop(self._queue)[2].cost
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -302,7 +154,7 @@ class Lane:
         now = time.monotonic()
         took = now - sent
         # A call that waited at the replica for the one before ran since that one's answer.
-        self._learn(now - max(sent, load.last_answer), sum(member.cost for member in members))
+        self._queue.learn(now - max(sent, load.last_answer), sum(member.cost for member in members))
         load.last_answer = now
         outputs = output_tensors(response, batched=True)
         parts = zip(*[tensors.split(output, rows) for output in outputs], strict=True)
@@ -311,11 +163,6 @@ class Lane:
                 member.future.set_result(
                     Part(list(part), replica.id, replica.region, sent - member.queued, took)
                 )
-
-    def _learn(self, seconds: float, cost: int) -> None:
-        measured = seconds / max(1, cost)
-        known = self._seconds_per_cost or measured
-        self._seconds_per_cost = known + SPEED_MEMORY * (measured - known)
 
     def _refuse(self, batch: Batch, error: InvalidArgument) -> None:
         if len(batch.members) == 1:
@@ -327,7 +174,7 @@ class Lane:
 
     def _retry_elsewhere(self, batch: Batch) -> None:
         for member in batch.members:
-            again = not member.retried and self._router.usable(self._triton_name, self._regions)
+            again = not member.retried and self._usable()
             if again and self._router.may_retry():
                 member.retried = True
                 self._requeue(member)
@@ -337,20 +184,14 @@ class Lane:
     def _requeue(self, member: Member) -> None:
         if not member.future.done():
             member.batch = None
-            self._push(member)
+            self._queue.push(member)
+
+    def _usable(self) -> bool:
+        return self._router.usable(self._triton_name, self._regions)
 
     def _fail_queue(self) -> None:
-        for _, _, member in self._queue:
-            _settle([member], NoReplica(self._model, regions=self._regions))
-        self._queue.clear()
-        self._queued_cost = 0
-
-
-def _alike(one: Member, other: Member) -> bool:
-    return one.tier == other.tier and all(
-        a.name == b.name and a.shape == b.shape
-        for a, b in zip(one.inputs, other.inputs, strict=False)
-    )
+        refusal = NoReplica(self._model, regions=self._regions)
+        _settle(list(self._queue.drain()), refusal)
 
 
 def _settle(members: Sequence[Member], error: PenstockError) -> None:

@@ -12,11 +12,12 @@ from functools import partial
 from gateway import tensors
 from gateway.calls import Call
 from gateway.catalog import Catalog, Target
-from gateway.coalescing import STANDARD_TIER, Lane, Part
+from gateway.coalescing import Lane
 from gateway.limits.bounds import measured, upper_bound
 from gateway.routing import Regions, Replica, Router
 from gateway.tensors import Tensor
 from gateway.upstream import ReplicaLost, infer_request, output_tensors
+from gateway.waiting import STANDARD_TIER, Part
 from penstock.errors import (
     DeadlineExceeded,
     InternalError,

@@ -12,9 +12,10 @@ import grpc
 import pytest
 
 from gateway.calls import Call, Principal
-from gateway.coalescing import Lane, Part
+from gateway.coalescing import Lane
 from gateway.routing import Router
 from gateway.tensors import Tensor, bytes_tensor, read_bytes, read_floats
+from gateway.waiting import Part
 from penstock.errors import (
     DeadlineExceeded,
     InvalidArgument,
