@@ -14,10 +14,12 @@ from penstock.service import keys
 from penstock.service.api_keys import KeyStore
 from penstock.service.quotas import Budget, Limits
 from penstock.service.redis import connect
+from penstock.service.tenants import TenantRecord, TenantStore
 from tests.gateway.test_process import PEPPER, gateway
 
 
 async def limited_key(redis: Redis) -> tuple[tuple[str, str], ...]:
+    await TenantStore(redis).ensure(TenantRecord(id="acme", highest_tier=1))
     record, text = await KeyStore(redis, PEPPER.encode()).create("acme", "test", ["usage:read"])
     limits = Limits(requests_per_minute=2, units_per_minute=100, concurrent_calls=7)
     budgets = (Budget(unit=1, amount=500, period=1), Budget(unit=2, amount=9, period=3))

@@ -79,8 +79,10 @@ async def test_a_tail_torn_at_any_byte_costs_the_last_record_only(tmp_path: Path
     for length in range(before, len(whole)):
         path.write_bytes(whole[:length])
         assert [r.sequence for r in read_all(source)] == [1, 0]
-        path.write_bytes(whole[:length] + bytes(len(whole) - length))
-        assert [r.sequence for r in read_all(source)] == [1, 0]
+        blank = whole[:length] + bytes(len(whole) - length)
+        if blank != whole:  # a frame may end with zeros
+            path.write_bytes(blank)
+            assert [r.sequence for r in read_all(source)] == [1, 0]
 
 
 @pytest.mark.parametrize("length", range(0, 70, 3))
